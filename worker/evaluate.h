@@ -1,0 +1,73 @@
+/* Evaluation: how well a model ranks the actions, and times them, on samples it has not learned from.
+ *
+ * Every sample of the split is read by generation (greedy or exact; the target's true tokens are never
+ * seen), its P and T collected, and the metrics of the field computed per action: AUC over all samples,
+ * GAUC per user, log loss, calibration (predicted / true), and the mean absolute error of T over the samples
+ * where the action occurs. Where the data set knows the true probabilities, the same metrics of the truth
+ * stand beside them: nothing can do better.
+ *
+ * Rows come from whoever fetches them: the servers during training, an export afterwards. The split is dealt
+ * over the ranks and the results merged; every rank gets the same figures.
+ */
+#ifndef WORKER_EVALUATE_H
+#define WORKER_EVALUATE_H
+
+#include "ps/client.h"
+#include "worker/batch.h"
+#include "worker/export_manifest.h"
+#include "worker/mpi.h"
+#include "worker/reader.h"
+
+#include <stdint.h>
+
+/* Where rows come from: fills the rows of every part. */
+struct wrk_row_source {
+    int (*fetch)(void *context, const struct psv_part *parts, int n_parts);
+    void *context;
+};
+
+struct wrk_evaluate_options {
+    struct wrk_dataset *dataset;
+    const struct wrk_features *features;
+    const struct mdl_config *config;
+    const float *params;          /* [mdl_n_params] */
+    struct wrk_row_source rows;
+    enum wrk_split split;
+    const char *read;             /* "greedy" or "exact" */
+    int64_t batch;                /* samples read at once by all ranks together */
+    int64_t samples_per_user;
+    struct wrk_mpi *mpi;          /* NULL: one rank */
+    int timeout_ms;               /* of each collective */
+    uint64_t step;                /* reported only */
+};
+
+struct wrk_action_figures {
+    char action[32];
+    uint64_t n_positives;
+    double auc, gauc, log_loss, calibration; /* NaN where undefined */
+    double time_mae;
+    double best_auc, best_log_loss;          /* of the true probabilities; NaN without truth */
+};
+
+struct wrk_evaluation {
+    uint64_t step, n_samples;
+    char read[16];
+    double seconds;
+    double samples_per_second;
+    int n_actions; /* evaluated actions: all but start */
+    struct wrk_action_figures action[WRK_MANIFEST_MAX_ACTIONS];
+};
+
+/* Runs the evaluation. Collective when mpi is given. */
+int wrk_evaluate(const struct wrk_evaluate_options *options, struct wrk_evaluation *evaluation_p);
+
+/* The figures as a new JSON object (NaN becomes null). NULL when out of memory. */
+json_t *wrk_evaluation_json(const struct wrk_evaluation *evaluation);
+
+/* Adds the figures as one line to a file (created if missing), synced. */
+int wrk_evaluation_append(const struct wrk_evaluation *evaluation, const char *path);
+
+/* Writes a table of the figures for a person to the log, a line an action. */
+void wrk_evaluation_log(const struct wrk_evaluation *evaluation);
+
+#endif
