@@ -1,0 +1,88 @@
+/* The job: one training run, described by one YAML file, held as plain data.
+ *
+ * struct clu_job may be copied with memcpy; the table behind it (clu_job_settings) gives each key its
+ * default, range and sentence. Precedence: flag > environment > job file > default. The effective job is
+ * written beside the results, and that file is what the roles of a job are started with.
+ * Threads: any on distinct objects.
+ */
+#ifndef CLUSTER_JOB_H
+#define CLUSTER_JOB_H
+
+#include "cluster/settings.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { CLU_MAX_TABLES = 64, CLU_NAME_BYTES = 64, CLU_PATH_BYTES = 1024, CLU_WORD_BYTES = 32 };
+
+enum { CLU_STALENESS_ASYNC = -1 };
+
+/* What the job file says of one table; 0 or "" where it says nothing and the job-wide key holds. */
+struct clu_job_table {
+    char name[CLU_NAME_BYTES];
+    int64_t dim;
+    char optimizer[CLU_WORD_BYTES];
+    double learning_rate, init_range;
+    char dtype[CLU_WORD_BYTES];
+    int64_t min_count, expire_steps;
+};
+
+struct clu_job {
+    /* where */
+    char data[CLU_PATH_BYTES]; /* the data set's folder */
+    char out[CLU_PATH_BYTES];  /* everything the job writes */
+    /* shape */
+    int64_t servers, shards /* a server */, workers;
+    /* model: MODEL.md's M comes from the data set */
+    char model[CLU_WORD_BYTES];
+    int64_t width, heads, history;
+    double alpha, beta, gamma;
+    char read[CLU_WORD_BYTES]; /* greedy | exact */
+    int64_t user_dim, item_dim, feature_dim;
+    /* training */
+    int64_t seed, epochs, max_steps /* 0: as many as the epochs hold */;
+    int64_t batch /* global */, samples_per_user, threads;
+    double dense_learning_rate, weight_decay, id_dropout, average_decay;
+    /* tables */
+    char sparse_optimizer[CLU_WORD_BYTES];
+    double sparse_learning_rate, init_range;
+    char row_dtype[CLU_WORD_BYTES];
+    int64_t min_count, expire_steps;
+    uint64_t memory_bytes; /* a server, over its shards */
+    char durability[CLU_WORD_BYTES];
+    struct clu_job_table tables[CLU_MAX_TABLES];
+    int64_t n_tables;
+    /* consistency */
+    int64_t staleness; /* CLU_STALENESS_ASYNC: no bound */
+    int64_t dense_every;
+    char wire_dtype[CLU_WORD_BYTES];
+    /* intervals, in steps; 0: only at the end */
+    int64_t log_every, eval_every, snapshot_every, keep;
+    /* network */
+    char host[256]; /* the address that sockets bind to */
+    int64_t port;   /* of the scheduler; 0: any free one */
+    char hostfile[CLU_PATH_BYTES], keys[CLU_PATH_BYTES];
+    bool insecure;
+    /* patience, in milliseconds */
+    int64_t request_timeout_ms, heartbeat_ms, dead_after_ms, start_timeout_ms, max_restarts;
+    /* log */
+    char log_level[CLU_WORD_BYTES];
+    bool log_json;
+};
+
+/* The table of the job's scalar keys, bound to an object. */
+struct clu_binding clu_job_settings(struct clu_job *job);
+
+/* Defaults, then what the file says. Errors: CONFIG, with file, line, key and allowed range logged. */
+int clu_job_load(const char *path, struct clu_job *job_p);
+
+/* Checks what no single key can know: heads divides width, key folder or loopback, and the like. CONFIG. */
+int clu_job_check(const struct clu_job *job);
+
+/* Writes every key with its value in force, and the tables, as a job file (atomically). */
+int clu_job_save(const struct clu_job *job, const char *path);
+
+/* The entry for a table of that name, or NULL. */
+const struct clu_job_table *clu_job_find_table(const struct clu_job *job, const char *name);
+
+#endif
