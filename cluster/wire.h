@@ -1,0 +1,136 @@
+/* The wire between workers and servers: what stands in the frames of a request and of its reply.
+ *
+ *     request   frame 1 header   frame 2 keys             frame 3 rows (push only)
+ *     reply     frame 1 header   frame 2 rows (pull), or a msgpack body (snapshot, stats)
+ *
+ * A header is one msgpack array. A writer uses the fixed widths below, so that offsets are
+ * constant; a reader takes any width that msgpack allows. Keys are little-endian u64, those of the
+ * first part first; rows are little-endian fp32 or bf16, [n, dim] of the first part first. One
+ * message carries all tables that a worker needs of a shard: `parts` lists (table, n) and the
+ * frames' sizes must be exactly their sums.
+ *
+ *   request header            bytes  meaning
+ *   offset 0   9a                 1  array of 10
+ *          1   01                 1  version
+ *          2   op                 1  enum clu_wire_op
+ *          3   dtype              1  enum clu_wire_dtype: rows of this request, and of its reply
+ *          4   ce rank            5  u32 big-endian, as all numbers of msgpack
+ *          9   cf incarnation     9  u64: this start of this rank; grows with each start
+ *         18   cf seq             9  u64: from 1; a retry repeats it
+ *         27   cf step            9  u64: the step that a push belongs to or a pull is for
+ *         36   ce deadline_ms     5  u32: how long the server may hold the request
+ *         41   dc n_parts         3  u16
+ *         44   then for each part 92 cd table (u16) ce n (u32): 9 bytes
+ *         44 + 9 n_parts  dc n_text(c5 len u16: bin) text: 3 bytes and the bytes; hello: specs;
+ * snapshot: folder
+ *
+ *   reply header              bytes  meaning
+ *   offset 0   97                 1  array of 7
+ *          1   01                 1  version
+ *          2   op                 1  of the request
+ *          3   dtype              1  of the rows that follow
+ *          4   d0 status          2  i8: 0 or a negative of cluster/status.h
+ *          6   cf seq             9  of the request
+ *         15   cf step            9  the last step applied here when it was answered
+ *         24   c5 size text       3  and the bytes: a sentence when status is not 0
+ *
+ * Worked example: rank 1 of incarnation 7 pulls keys 5 and 6 of table 2 for step 3, seq 9, fp32,
+ * 1000 ms: 9a 01 02 01 ce00000001 cf0000000000000007 cf0000000000000009 cf0000000000000003
+ * ce000003e8 dc0001 92cd0002ce00000002 c50000          | 0500000000000000 0600000000000000 and the
+ * reply after step 2 (rows follow in frame 2): 97 01 02 01 d000 cf0000000000000009
+ * cf0000000000000002 c50000
+ *
+ * Decoding allocates nothing, never reads past the frame, and refuses what does not end where it
+ * should. Threads: any.
+ */
+#ifndef CLUSTER_WIRE_H
+#define CLUSTER_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    CLU_WIRE_VERSION = 1,
+    CLU_WIRE_MAX_PARTS = 256,    /* tables in one message */
+    CLU_WIRE_MAX_TEXT = 32768,   /* bytes of text in a header */
+    CLU_WIRE_MAX_KEYS = 1 << 24, /* keys in one message */
+    CLU_WIRE_REQUEST_FIXED = 44, /* bytes before the parts */
+    CLU_WIRE_PART_SIZE = 9,      /* bytes of a part */
+    CLU_WIRE_REPLY_FIXED = 24,   /* bytes before the text */
+};
+
+/* op           request                                  reply
+ * HELLO        text: the specs (clu_wire of ps)         status; the applied step
+ * PULL         parts, keys                              rows
+ * PUSH         parts, keys, gradients; may be empty     after it is applied and committed
+ * STEP         step                                     once every step <= step is applied
+ * SNAPSHOT     step, text: folder                       once the part of this shard is written: its
+ * files STATS        -                                        counters, a msgpack map of name to
+ * number DRAIN        -                                        once everything received is applied
+ * and durable */
+enum clu_wire_op {
+    CLU_WIRE_HELLO = 1,
+    CLU_WIRE_PULL,
+    CLU_WIRE_PUSH,
+    CLU_WIRE_STEP,
+    CLU_WIRE_SNAPSHOT,
+    CLU_WIRE_STATS,
+    CLU_WIRE_DRAIN,
+    CLU_WIRE_N_OPS
+};
+
+enum clu_wire_dtype { CLU_WIRE_NONE = 0, CLU_WIRE_FP32 = 1, CLU_WIRE_BF16 = 2, CLU_WIRE_N_DTYPES };
+
+struct clu_wire_part {
+    uint16_t table;
+    uint32_t n;
+};
+
+struct clu_wire_request {
+    int op, dtype;
+    uint32_t rank, deadline_ms;
+    uint64_t incarnation, seq, step;
+    int n_parts;
+    uint64_t n_keys; /* the parts' sum; computed by decode, ignored by encode */
+    struct clu_wire_part part[CLU_WIRE_MAX_PARTS];
+    const char *text; /* [n_text] a view; not ended by a zero */
+    uint32_t n_text;
+};
+
+struct clu_wire_reply {
+    int op, dtype, status;
+    uint64_t seq, step;
+    const char *text; /* [n_text] a view */
+    uint32_t n_text;
+};
+
+/* Bytes that clu_wire_encode_request writes. */
+size_t clu_wire_request_size(const struct clu_wire_request *request);
+
+/* Writes the header. Returns its size; buffer has clu_wire_request_size bytes. */
+size_t clu_wire_encode_request(const struct clu_wire_request *request, void *buffer);
+
+/* Reads a header of size_bytes. Errors, not logged: CLU_E_PROTOCOL: anything else than such a
+ * header, a version or op or dtype not known here, too many parts or keys. *reason_p is then a
+ * static word for counting
+ * ("version", "op", "parts", ...). request_p->version mismatches still fill op and seq when
+ * readable. */
+int clu_wire_decode_request(const void *data, size_t size_bytes, struct clu_wire_request *request_p,
+                            const char **reason_p);
+
+size_t clu_wire_reply_size(const struct clu_wire_reply *reply);
+size_t clu_wire_encode_reply(const struct clu_wire_reply *reply, void *buffer);
+int clu_wire_decode_reply(const void *data, size_t size_bytes, struct clu_wire_reply *reply_p);
+
+/* Bytes of one number of a row. 0 for CLU_WIRE_NONE. */
+size_t clu_wire_dtype_size(int dtype);
+
+/* "fp32" or "bf16" to enum clu_wire_dtype; 0 when it is neither. */
+int clu_wire_dtype_of(const char *name);
+
+/* n floats to bf16, nearest, ties to even (a NaN stays one), and back. */
+void clu_wire_to_bf16(const float *from, size_t n, uint16_t *to_p);
+void clu_wire_from_bf16(const uint16_t *from, size_t n, float *to_p);
+
+#endif
