@@ -1,6 +1,7 @@
-/* XXH3 for bytes, splitmix64's finaliser for numbers. The bucket takes the high bits of a mix of table and
- * key, so that neither consecutive ids nor equal ids in two tables share a bucket by construction; the row
- * store may use the low bits of the same mix as its hash without the two being correlated. */
+/* XXH3 for bytes, splitmix64's finaliser for numbers. The bucket takes the high bits of a mix of
+ * table and key, so that neither consecutive ids nor equal ids in two tables share a bucket by
+ * construction; the row store may use the low bits of the same mix as its hash without the two
+ * being correlated. */
 #include "cluster/hash.h"
 
 #include <stdbool.h>
@@ -22,7 +23,8 @@ uint64_t clu_mix(uint64_t x)
     return x;
 }
 
-/* Reads a canonical decimal integer; false when the text is anything else or does not fit 64 bits. */
+/* Reads a canonical decimal integer; false when the text is anything else or does not fit 64 bits.
+ */
 static bool parse_integer(const char *text, size_t size, uint64_t *value_p)
 {
     bool negative = size > 0 && text[0] == '-';

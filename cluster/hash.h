@@ -1,10 +1,11 @@
-/* Hashing: how ids become keys, keys become buckets, and a (seed, table, key, lane) becomes a number.
+/* Hashing: how ids become keys, keys become buckets, and a (seed, table, key, lane) becomes a
+ * number.
  *
  *     id text --clu_key_of_text--> key --clu_bucket_of--> bucket 0..4095 --map--> shard
  *                                   '----clu_row_init--> the value of a row nobody has written
  *
- * Everything here is a pure function of its arguments and the same on every machine: rows of a table may be
- * computed by any server, worker or reader of an export. Threads: any.
+ * Everything here is a pure function of its arguments and the same on every machine: rows of a
+ * table may be computed by any server, worker or reader of an export. Threads: any.
  */
 #ifndef CLUSTER_HASH_H
 #define CLUSTER_HASH_H
@@ -20,9 +21,9 @@ uint64_t clu_hash_bytes(const void *data, size_t size_bytes);
 /* The finaliser of splitmix64: a bijection of 64 bits. */
 uint64_t clu_mix(uint64_t x);
 
-/* The key of an id as it stands in a log. A decimal integer in the range of int64 or uint64, optionally
- * signed, with no other byte around it ("-0" and leading zeros are not integers: they would merge ids), is
- * its 64 bits; any other text is its XXH3. */
+/* The key of an id as it stands in a log. A decimal integer in the range of int64 or uint64,
+ * optionally signed, with no other byte around it ("-0" and leading zeros are not integers: they
+ * would merge ids), is its 64 bits; any other text is its XXH3. */
 uint64_t clu_key_of_text(const char *text, size_t size_bytes);
 
 /* XXH3 of a table's name: the table part of the two functions below. */
@@ -32,7 +33,8 @@ uint64_t clu_table_hash(const char *name);
 uint32_t clu_bucket_of(uint64_t table_hash, uint64_t key);
 
 /* The initial value of a row [dim]: with h = mix(mix(seed + table_hash) + key), lane i is
- * ((mix(h + (i + 1) * 0x9e3779b97f4a7c15) >> 40) * 2^-23 - 1) * init_range. Source: MODEL.md, Optimisers. */
+ * ((mix(h + (i + 1) * 0x9e3779b97f4a7c15) >> 40) * 2^-23 - 1) * init_range. Source: MODEL.md,
+ * Optimisers. */
 void clu_row_init(uint64_t seed, uint64_t table_hash, uint64_t key, float init_range, int dim,
                   float *row_p);
 

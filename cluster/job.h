@@ -1,9 +1,9 @@
 /* The job: one training run, described by one YAML file, held as plain data.
  *
- * struct clu_job may be copied with memcpy; the table behind it (clu_job_settings) gives each key its
- * default, range and sentence. Precedence: flag > environment > job file > default. The effective job is
- * written beside the results, and that file is what the roles of a job are started with.
- * Threads: any on distinct objects.
+ * struct clu_job may be copied with memcpy; the table behind it (clu_job_settings) gives each key
+ * its default, range and sentence. Precedence: flag > environment > job file > default. The
+ * effective job is written beside the results, and that file is what the roles of a job are started
+ * with. Threads: any on distinct objects.
  */
 #ifndef CLUSTER_JOB_H
 #define CLUSTER_JOB_H
@@ -73,10 +73,12 @@ struct clu_job {
 /* The table of the job's scalar keys, bound to an object. */
 struct clu_binding clu_job_settings(struct clu_job *job);
 
-/* Defaults, then what the file says. Errors: CONFIG, with file, line, key and allowed range logged. */
+/* Defaults, then what the file says. Errors: CONFIG, with file, line, key and allowed range logged.
+ */
 int clu_job_load(const char *path, struct clu_job *job_p);
 
-/* Checks what no single key can know: heads divides width, key folder or loopback, and the like. CONFIG. */
+/* Checks what no single key can know: heads divides width, key folder or loopback, and the like.
+ * CONFIG. */
 int clu_job_check(const struct clu_job *job);
 
 /* Writes every key with its value in force, and the tables, as a job file (atomically). */

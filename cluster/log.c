@@ -1,6 +1,7 @@
-/* Lines are built in a buffer on the stack and leave in one write(2): a pipe or an append-only file takes a
- * line of up to PIPE_BUF (4096) bytes whole, so processes that share stderr never tear each other's lines.
- * stdio was rejected: its lock serialises threads, and a fork copies its unwritten buffer. */
+/* Lines are built in a buffer on the stack and leave in one write(2): a pipe or an append-only file
+ * takes a line of up to PIPE_BUF (4096) bytes whole, so processes that share stderr never tear each
+ * other's lines. stdio was rejected: its lock serialises threads, and a fork copies its unwritten
+ * buffer. */
 #include "cluster/log.h"
 
 #include <jansson.h>
@@ -56,9 +57,9 @@ static void write_whole(const char *line, size_t size)
 
 static void write_json(const char *stamp, enum clu_log_level level, const char *text)
 {
-    json_t *object = json_pack("{s:s,s:s,s:s,s:i,s:s%}", "time", stamp, "level", level_names[level],
-                               "role", settings.role, "rank", settings.rank, "text", text,
-                               strlen(text));
+    json_t *object =
+        json_pack("{s:s,s:s,s:s,s:i,s:s%}", "time", stamp, "level", level_names[level], "role",
+                  settings.role, "rank", settings.rank, "text", text, strlen(text));
     char *line = object ? json_dumps(object, JSON_COMPACT) : NULL;
     if (line) {
         size_t length = strlen(line);
@@ -93,7 +94,8 @@ static void log_text(enum clu_log_level level, const char *format, va_list argum
         snprintf(who, sizeof(who), "%s %d", settings.role, settings.rank);
     else
         snprintf(who, sizeof(who), "%s", settings.role);
-    int length = snprintf(line, sizeof(line), "%s %s %s: %s\n", stamp, level_names[level], who, text);
+    int length =
+        snprintf(line, sizeof(line), "%s %s %s: %s\n", stamp, level_names[level], who, text);
     if (length > 0)
         write_whole(line, (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1);
 }

@@ -1,11 +1,11 @@
-/* msgpack behind a bounded writer and a bounds-checked reader: what every header, record and block of the
- * system is written in.
+/* msgpack behind a bounded writer and a bounds-checked reader: what every header, record and block
+ * of the system is written in.
  *
  * Writer: bytes go to a growing buffer; the first failure (no memory) sticks and is reported by
- * clu_packer_status, so calls need not be checked one by one. Reader: walks a borrowed buffer without
- * allocation; text and bin come back as views into it; a type other than the one asked for, a cut buffer, or
- * a number out of range is CLU_E_PROTOCOL and nothing is logged (the caller knows what the bytes were).
- * Threads: one object, one thread.
+ * clu_packer_status, so calls need not be checked one by one. Reader: walks a borrowed buffer
+ * without allocation; text and bin come back as views into it; a type other than the one asked for,
+ * a cut buffer, or a number out of range is CLU_E_PROTOCOL and nothing is logged (the caller knows
+ * what the bytes were). Threads: one object, one thread.
  */
 #ifndef CLUSTER_PACK_H
 #define CLUSTER_PACK_H

@@ -1,11 +1,12 @@
-/* Settings: one table, a row a knob. From it come the flag (--dense-learning-rate), the environment variable
- * (SLUICE_DENSE_LEARNING_RATE), the job-file key (dense_learning_rate), the range check, --help, the man page
- * and the dump of what is in force.
+/* Settings: one table, a row a knob. From it come the flag (--dense-learning-rate), the environment
+ * variable (SLUICE_DENSE_LEARNING_RATE), the job-file key (dense_learning_rate), the range check,
+ * --help, the man page and the dump of what is in force.
  *
- * A table describes fields of a plain struct by offset; the struct may be copied with memcpy. Precedence is
- * the order of the calls: defaults, file, environment, arguments; each overwrites the one before. Every
- * refusal is logged with where the value stood, what was allowed, and the nearest name for an unknown one.
- * Threads: any on distinct objects; the environment is read by clu_settings_environment only.
+ * A table describes fields of a plain struct by offset; the struct may be copied with memcpy.
+ * Precedence is the order of the calls: defaults, file, environment, arguments; each overwrites the
+ * one before. Every refusal is logged with where the value stood, what was allowed, and the nearest
+ * name for an unknown one. Threads: any on distinct objects; the environment is read by
+ * clu_settings_environment only.
  */
 #ifndef CLUSTER_SETTINGS_H
 #define CLUSTER_SETTINGS_H
@@ -47,7 +48,8 @@ void clu_settings_defaults(struct clu_binding binding);
 /* Reads the SLUICE_* variables that name a row. */
 int clu_settings_environment(struct clu_binding binding);
 
-/* Assigns one value; place ("job.yaml, line 7", "--batch") stands in the message when it is refused. */
+/* Assigns one value; place ("job.yaml, line 7", "--batch") stands in the message when it is
+ * refused. */
 int clu_setting_assign(const struct clu_setting *row, void *object, const char *text,
                        const char *place);
 
@@ -58,9 +60,10 @@ const struct clu_setting *clu_settings_find(struct clu_binding binding, const ch
 const char *clu_settings_nearest(const struct clu_binding *bindings, size_t n_bindings,
                                  const char *name);
 
-/* Parses --key value, --key=value, --flag, --no-flag and --set key=value into whichever binding knows the
- * key; what is left (after --, too) becomes the positionals, whose order is kept: their number is returned
- * and argv is permuted so that they stand first. USAGE for an unknown flag, with the nearest name. */
+/* Parses --key value, --key=value, --flag, --no-flag and --set key=value into whichever binding
+ * knows the key; what is left (after --, too) becomes the positionals, whose order is kept: their
+ * number is returned and argv is permuted so that they stand first. USAGE for an unknown flag, with
+ * the nearest name. */
 int clu_settings_arguments(const struct clu_binding *bindings, size_t n_bindings, int argc,
                            char **argv, int *n_positionals_p);
 

@@ -1,5 +1,5 @@
-/* The tables behind status.h: every answer is read off the one X-macro list, so a code cannot exist without
- * its name, its exit code and its sentence. */
+/* The tables behind status.h: every answer is read off the one X-macro list, so a code cannot exist
+ * without its name, its exit code and its sentence. */
 #include "cluster/status.h"
 
 #include <errno.h>
@@ -11,10 +11,9 @@ struct status_row {
     const char *text;
 };
 
-static const struct status_row rows[] = {
-    {"OK", 0, "no error"},
+static const struct status_row rows[] = {{"OK", 0, "no error"},
 #define CLU_X(name, exit_code, sentence) {#name, exit_code, sentence},
-    CLU_STATUS_LIST(CLU_X)
+                                         CLU_STATUS_LIST(CLU_X)
 #undef CLU_X
 };
 

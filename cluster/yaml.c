@@ -1,6 +1,7 @@
-/* libyaml's document API holds the tree; struct clu_yaml_node is its yaml_node_t under another name, so no
- * copy is made and no third-party type is in the header. Keys are checked once, at load: each must be a
- * text, and unlike its neighbours (YAML lets a later duplicate win silently, which hides typing errors). */
+/* libyaml's document API holds the tree; struct clu_yaml_node is its yaml_node_t under another
+ * name, so no copy is made and no third-party type is in the header. Keys are checked once, at
+ * load: each must be a text, and unlike its neighbours (YAML lets a later duplicate win silently,
+ * which hides typing errors). */
 #include "cluster/yaml.h"
 
 #include "cluster/file.h"
@@ -97,7 +98,8 @@ static int check_single(const char *name, yaml_parser_t *parser)
     return more ? clu_fail(CLU_E_CONFIG, "%s: holds more than one YAML document", name) : CLU_OK;
 }
 
-int clu_yaml_parse(const char *name, const char *text, size_t size_bytes, struct clu_yaml **document_p)
+int clu_yaml_parse(const char *name, const char *text, size_t size_bytes,
+                   struct clu_yaml **document_p)
 {
     struct clu_yaml *document = calloc(1, sizeof(*document));
     yaml_parser_t parser;
@@ -209,7 +211,8 @@ const struct clu_yaml_node *clu_yaml_item(const struct clu_yaml *document,
     return (const struct clu_yaml_node *)node_at(document, index);
 }
 
-const char *clu_yaml_key(const struct clu_yaml *document, const struct clu_yaml_node *node, size_t i)
+const char *clu_yaml_key(const struct clu_yaml *document, const struct clu_yaml_node *node,
+                         size_t i)
 {
     const yaml_node_t *key = node_at(document, yaml_of(node)->data.mapping.pairs.start[i].key);
     return (const char *)key->data.scalar.value;

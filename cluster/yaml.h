@@ -1,10 +1,13 @@
-/* A YAML file as a tree that remembers its lines: what the job file and the log schemas are read through.
+/* A YAML file as a tree that remembers its lines: what the job file and the log schemas are read
+ * through.
  *
- * libyaml parses; this adds what a person needs when the file is wrong: every node knows its line, every
- * failure names file and line, duplicate keys are refused. libcyaml was tried first: it checks neither the
- * range of a number nor says where a refused value stands, so the library beneath it is used directly.
+ * libyaml parses; this adds what a person needs when the file is wrong: every node knows its line,
+ * every failure names file and line, duplicate keys are refused. libcyaml was tried first: it
+ * checks neither the range of a number nor says where a refused value stands, so the library
+ * beneath it is used directly.
  *
- * The document owns all nodes and texts; they live until clu_yaml_free. Threads: one document, one thread.
+ * The document owns all nodes and texts; they live until clu_yaml_free. Threads: one document, one
+ * thread.
  */
 #ifndef CLUSTER_YAML_H
 #define CLUSTER_YAML_H
@@ -16,12 +19,13 @@ enum clu_yaml_kind { CLU_YAML_TEXT, CLU_YAML_LIST, CLU_YAML_MAP };
 struct clu_yaml;      /* a document */
 struct clu_yaml_node; /* a node of one, borrowed */
 
-/* Reads and checks a whole file (at most 16 MiB). An empty file is an empty map. Errors: NOT_FOUND and I/O
- * codes; CONFIG with file and line for anything that is not one well-formed document. */
+/* Reads and checks a whole file (at most 16 MiB). An empty file is an empty map. Errors: NOT_FOUND
+ * and I/O codes; CONFIG with file and line for anything that is not one well-formed document. */
 int clu_yaml_load(const char *path, struct clu_yaml **document_p);
 
 /* The same from memory; name stands for the file in messages. */
-int clu_yaml_parse(const char *name, const char *text, size_t size_bytes, struct clu_yaml **document_p);
+int clu_yaml_parse(const char *name, const char *text, size_t size_bytes,
+                   struct clu_yaml **document_p);
 
 void clu_yaml_free(struct clu_yaml *document);
 
@@ -45,7 +49,8 @@ const struct clu_yaml_node *clu_yaml_item(const struct clu_yaml *document,
                                           const struct clu_yaml_node *node, size_t i);
 
 /* Key i of a MAP as text. */
-const char *clu_yaml_key(const struct clu_yaml *document, const struct clu_yaml_node *node, size_t i);
+const char *clu_yaml_key(const struct clu_yaml *document, const struct clu_yaml_node *node,
+                         size_t i);
 
 /* The value of a MAP's key, NULL when it is not there. */
 const struct clu_yaml_node *clu_yaml_find(const struct clu_yaml *document,

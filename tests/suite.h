@@ -2,9 +2,9 @@
  *
  *     SUITE("cluster.hash", T(test_mix_is_the_finaliser_of_splitmix64), T(test_...))
  *
- * defines main(): it runs the tests and fails on a failed assertion, on a registry error, and when no test
- * ran. An argument selects the tests whose names contain it. Property tests print their seed through
- * suite_seed(), which takes it from the environment (SLUICE_TEST_SEED) or the clock.
+ * defines main(): it runs the tests and fails on a failed assertion, on a registry error, and when
+ * no test ran. An argument selects the tests whose names contain it. Property tests print their
+ * seed through suite_seed(), which takes it from the environment (SLUICE_TEST_SEED) or the clock.
  */
 #ifndef TESTS_SUITE_H
 #define TESTS_SUITE_H
@@ -21,7 +21,10 @@ struct suite_test {
     void (*run)(void);
 };
 
-#define T(function) {#function, function}
+#define T(function)                                                                                \
+    {                                                                                              \
+#function, function                                                                        \
+    }
 
 #define SUITE(suite_name, ...)                                                                     \
     int main(int argc, char **argv)                                                                \
