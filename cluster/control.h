@@ -35,12 +35,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct clu_security; /* cluster/security.h; NULL: plain sockets */
+struct clu_transport;
 
 enum {
     CLU_CONTROL_VERSION = 1,
     CLU_TEXT_BYTES = 512,
-    CLU_PEER_BYTES = 64,
+    CLU_PEER_BYTES = 32,
     CLU_MAX_PART_FILES = 64
 };
 
@@ -135,7 +135,7 @@ enum clu_control_op {
 
 /* Any message: the fields an op does not use are zero. About 100 KiB; endpoints, map and text are
  * views. */
-struct clu_message {
+struct clu_control_message {
     enum clu_control_op op;
     enum clu_role role;
     int rank;
@@ -160,12 +160,12 @@ struct clu_message {
 };
 
 /* Writes a message into a packer (cleared first). */
-void clu_message_pack(const struct clu_message *message, struct clu_packer *packer);
+void clu_control_pack(const struct clu_control_message *message, struct clu_packer *packer);
 
 /* Reads one. message_p->map must be set by the caller (may be NULL: a map is checked and passed
  * over). body is a view into data. PROTOCOL for anything malformed; then *message_p is not to be
  * used. */
-int clu_message_unpack(const void *data, size_t size_bytes, struct clu_message *message_p);
+int clu_control_unpack(const void *data, size_t size_bytes, struct clu_control_message *message_p);
 
 /* Who sent a message, as the scheduler's socket knows it. */
 struct clu_peer {
@@ -176,27 +176,28 @@ struct clu_peer {
 struct clu_control;
 
 /* Binds the scheduler's socket to tcp://host:port, port 0 for any free one. endpoint_p: where it
- * listens. UNAVAILABLE when the port is taken, CONFIG for a bad address. */
-int clu_control_open(const char *host, int64_t port, const struct clu_security *security,
+ * listens. transport outlives it. EXISTS when the port is taken, DENIED and CONFIG as for
+ * clu_socket_bind. */
+int clu_control_open(struct clu_transport *transport, const char *host, int64_t port,
                      struct clu_control **control_p, char endpoint_p[CLU_ENDPOINT_BYTES]);
 void clu_control_close(struct clu_control *control);
 
 /* The next message, waiting up to timeout_ms; TIMEOUT when none came. Malformed ones are counted,
  * logged at debug level and passed over. body stays valid until the next call. */
 int clu_control_receive(struct clu_control *control, int timeout_ms, struct clu_peer *peer_p,
-                        struct clu_message *message_p);
+                        struct clu_control_message *message_p);
 
 /* Sends to a peer; never waits. UNAVAILABLE when the peer is gone, AGAIN when its queue is full. */
 int clu_control_send(struct clu_control *control, const struct clu_peer *peer,
-                     const struct clu_message *message);
+                     const struct clu_control_message *message);
 
 /* How many messages were dropped as malformed. */
 uint64_t clu_control_n_malformed(const struct clu_control *control);
 
 /* A tool's question: sends ASK to a scheduler and waits for the ANSWER. body_p: malloc'd JSON text,
- * caller frees; may be NULL. Returns the answer's status, or UNAVAILABLE / TIMEOUT when nobody
- * answered. */
-int clu_control_ask(const char *endpoint, const struct clu_security *security, const char *question,
+ * caller frees; may be NULL. Returns the answer's status (its text logged when it is an error), or
+ * TIMEOUT when nobody answered. */
+int clu_control_ask(struct clu_transport *transport, const char *endpoint, const char *question,
                     int timeout_ms, char **body_p);
 
 #endif

@@ -24,7 +24,7 @@
 #include "cluster/map.h"
 
 struct clu_member;
-struct clu_security; /* cluster/security.h; NULL: plain sockets */
+struct clu_transport;
 
 struct clu_member_options {
     const char *endpoint; /* the scheduler's control endpoint: tcp://host:port */
@@ -37,7 +37,7 @@ struct clu_member_options {
     /* how long a vanished scheduler may stay away before LOST; 0: lost_after_ms. A supervised job
      * sets it to what a restart of the scheduler takes. */
     int64_t rejoin_timeout_ms;
-    const struct clu_security *security;
+    struct clu_transport *transport; /* the process's; outlives the member */
     const char *endpoint_file; /* OUT/run/sched.endpoint, read again when the scheduler is silent;
                                   or NULL */
 };
