@@ -38,7 +38,9 @@ struct wrk_reader_options {
     int history;          /* H, 0.. */
     int rank, n_ranks;    /* n_ranks 1.. */
     bool shuffle;         /* false: the stored order, users together, each user's samples by time */
-    int n_ahead;          /* batches built ahead; 0: a default of 4 */
+    bool with_ids; /* fill user_id and item_id (costs formatting; score wants it, training does not)
+                    */
+    int n_ahead;   /* batches built ahead; 0: a default of 4 */
     uint64_t
         window_bytes; /* decoded blocks among which samples are mixed; 0: a default of 256 MiB */
 };
@@ -59,8 +61,9 @@ struct wrk_samples {
     int n_users, n_items, n_seqs;
     /* feature values by column: a key for sparse; for numeric the bits of a float in the low 32
      * bits */
-    const uint64_t *user_value;           /* [n_users, n_user_columns]; column 0: the user's key */
-    const uint64_t *item_value;           /* [n_items, n_item_columns]; column 0: the item's key */
+    const uint64_t *user_value; /* [n_users, n_user_columns]; column 0: the user's key */
+    const uint64_t *item_value; /* [n_items, n_item_columns]; column 0: the item's key */
+    /* NULL unless options.with_ids */
     const struct wrk_id *user_id;         /* [n_users] */
     const struct wrk_id *item_id;         /* [n_items] */
     const int *sample_user, *sample_item; /* [n_samples] */
