@@ -19,10 +19,10 @@
  *         18   cf seq             9  u64: from 1; a retry repeats it
  *         27   cf step            9  u64: the step that a push belongs to or a pull is for
  *         36   ce deadline_ms     5  u32: how long the server may hold the request
- *         41   dc n_parts         3  u16
- *         44   then for each part 92 cd table (u16) ce n (u32): 9 bytes
- *         44 + 9 n_parts  dc n_text(c5 len u16: bin) text: 3 bytes and the bytes; hello: specs;
- * snapshot: folder
+ *         41   9n                 1  array of n_parts; from 16 on: dc n_parts, 3 bytes
+ *         42   then for each part 92 cd table (u16) ce n (u32): 9 bytes
+ *         42 + 9 n_parts   c4 n     2  n bytes of text follow; from 256 on: c5 n, 3 bytes.
+ *                                      hello: the tables' specs; snapshot: the folder
  *
  *   reply header              bytes  meaning
  *   offset 0   97                 1  array of 7
@@ -32,13 +32,16 @@
  *          4   d0 status          2  i8: 0 or a negative of cluster/status.h
  *          6   cf seq             9  of the request
  *         15   cf step            9  the last step applied here when it was answered
- *         24   c5 size text       3  and the bytes: a sentence when status is not 0
+ *         24   c4 n               2  n bytes of text follow (from 256 on c5 n: 3): a sentence
+ *                                      when status is not 0
  *
- * Worked example: rank 1 of incarnation 7 pulls keys 5 and 6 of table 2 for step 3, seq 9, fp32,
- * 1000 ms: 9a 01 02 01 ce00000001 cf0000000000000007 cf0000000000000009 cf0000000000000003
- * ce000003e8 dc0001 92cd0002ce00000002 c50000          | 0500000000000000 0600000000000000 and the
- * reply after step 2 (rows follow in frame 2): 97 01 02 01 d000 cf0000000000000009
- * cf0000000000000002 c50000
+ * Worked example: rank 1 of incarnation 7 pulls keys 5 and 6 of table 2 for step 3 as seq 9, fp32,
+ * within 1000 ms:
+ *     9a 01 02 01 ce00000001 cf0000000000000007 cf0000000000000009 cf0000000000000003
+ *     ce000003e8 91 92cd0002ce00000002 c400
+ *     0500000000000000 0600000000000000
+ * and the header of the reply after step 2; the rows are its second frame:
+ *     97 01 02 01 d000 cf0000000000000009 cf0000000000000002 c400
  *
  * Decoding allocates nothing, never reads past the frame, and refuses what does not end where it
  * should. Threads: any.
@@ -55,13 +58,13 @@ enum {
     CLU_WIRE_MAX_PARTS = 256,    /* tables in one message */
     CLU_WIRE_MAX_TEXT = 32768,   /* bytes of text in a header */
     CLU_WIRE_MAX_KEYS = 1 << 24, /* keys in one message */
-    CLU_WIRE_REQUEST_FIXED = 44, /* bytes before the parts */
+    CLU_WIRE_REQUEST_FIXED = 41, /* bytes before the parts */
     CLU_WIRE_PART_SIZE = 9,      /* bytes of a part */
     CLU_WIRE_REPLY_FIXED = 24,   /* bytes before the text */
 };
 
 /* op           request                                  reply
- * HELLO        text: the specs (clu_wire of ps)         status; the applied step
+ * HELLO        text: the specs (ps/shard.h)         status; the applied step
  * PULL         parts, keys                              rows
  * PUSH         parts, keys, gradients; may be empty     after it is applied and committed
  * STEP         step                                     once every step <= step is applied
