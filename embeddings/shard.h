@@ -1,0 +1,188 @@
+/* A shard: the tables of one server thread, rows in memory over one LMDB environment.
+ *
+ *        pull, push                     tick, commit                       snapshot
+ *            |                               |                                |
+ *     rows in memory  --dirty, sorted-->  LMDB layers: base | sealed | current --> one file
+ *                                         push log (durability: log)
+ *
+ * One thread owns a shard and makes every call; nothing inside is locked (a snapshot's file is
+ * written by a thread of its own, which only reads a committed LMDB state). Results depend on the
+ * keys, gradients, steps and counts alone: not on the order of calls of one step, the number of
+ * shards, the CPU or restarts.
+ *
+ * The rhythm of a step t at a shard:
+ *     for each table: emb_shard_push(shard, table, keys, n, grads, t)     summed over ranks by the
+ * caller for each rank:  emb_shard_mark(shard, incarnation, seq) emb_shard_tick(shard, t) the step
+ * is applied: clock = t emb_shard_commit(shard) acknowledge after this returns OK
+ *
+ * After a process dies, emb_shard_open gives, by durability:
+ *   snapshot: the state of the last sealed snapshot (emb_shard_step says which step), marks
+ * included; log:      the state of the last commit that returned, marks included. Going back:
+ * emb_shard_rollback(step) to a sealed snapshot that the environment still holds; it costs what
+ * changed since. Any other: emb_shard_reset + emb_shard_load from snapshot files; it costs the
+ * table.
+ */
+#ifndef EMBEDDINGS_SHARD_H
+#define EMBEDDINGS_SHARD_H
+
+#include "embeddings/table.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum emb_durability { EMB_DURABILITY_SNAPSHOT, EMB_DURABILITY_LOG };
+
+struct emb_shard_options {
+    const char *dir;       /* made when it is not there; belongs to this shard alone */
+    uint64_t memory_bytes; /* the most resident bytes this shard may take; 0: no bound */
+    enum emb_durability durability;
+    uint64_t map_bytes; /* address space for LMDB at the start (it grows); 0: chosen */
+    bool cold;          /* leave the rows in LMDB at open, instead of reading them ahead */
+};
+
+struct emb_shard;
+
+/* "snapshot", "log"; CONFIG, logged, for any other. */
+int emb_durability_by_name(const char *name, enum emb_durability *durability_p);
+
+/* Opens or creates. The tables must be those of the last time, in any order (new ones may be
+ * added): CONFIG with the field named when a stored table differs in dim, optimiser, dtype or seed.
+ * CORRUPT when what is stored is damaged (then: remove the folder and load a snapshot). tables are
+ * copied. */
+int emb_shard_open(const struct emb_shard_options *options, const struct emb_table_spec *tables,
+                   int n_tables, struct emb_shard **shard_p);
+
+/* Stops a running snapshot, commits nothing, frees. NULL is fine. */
+void emb_shard_close(struct emb_shard *shard);
+
+int emb_shard_n_tables(const struct emb_shard *shard);
+const struct emb_table_spec *emb_shard_spec(const struct emb_shard *shard, int table);
+
+/* Rows of n keys into rows_p [n, dim], in the order of the keys; keys may repeat. Rows that do not
+ * exist have their initial value and are not created. On an error rows_p is partly written: I/O
+ * codes, CORRUPT, NO_MEMORY. */
+int emb_shard_pull(struct emb_shard *shard, int table, const uint64_t *keys, size_t n,
+                   float *rows_p);
+
+/* One optimiser update of each of n distinct keys by its gradient, grads [n, dim], and creation of
+ * rows not there yet (see min_count). step: 1..2^32 - 1. A gradient with a NaN or infinity is
+ * refused whole: DATA, nothing changed. On NO_MEMORY, FULL and I/O codes nothing was changed
+ * either: the call may be repeated. */
+int emb_shard_push(struct emb_shard *shard, int table, const uint64_t *keys, size_t n,
+                   const float *grads, uint64_t step);
+
+/* Remembers that everything up to seq of this worker incarnation is applied; kept with the rows.
+ * seq never goes down. */
+int emb_shard_mark(struct emb_shard *shard, uint64_t incarnation, uint64_t seq);
+
+/* The last seq marked; 0 when the incarnation is not known. */
+uint64_t emb_shard_last_seq(const struct emb_shard *shard, uint64_t incarnation);
+
+/* Step `step` is wholly applied: moves the clock (expiry counts by it; it never goes down) and does
+ * a slice of the housekeeping (expiry, write-back, eviction). To be called for every step, pushes
+ * or none. */
+int emb_shard_tick(struct emb_shard *shard, uint64_t step);
+
+/* Everything pushed and marked since the last commit becomes as durable as the durability says;
+ * log: one group, written and fdatasynced. On FULL or IO nothing of the group is durable and it
+ * stays pending: do not acknowledge; call again later. */
+int emb_shard_commit(struct emb_shard *shard);
+
+/* The clock: after open or load, the step of the state found. */
+uint64_t emb_shard_step(const struct emb_shard *shard);
+
+/* ---- snapshots ---- */
+
+enum emb_snapshot_kind { EMB_SNAPSHOT_FULL, EMB_SNAPSHOT_DELTA };
+
+struct emb_snapshot_result {
+    uint64_t step, base_step; /* base_step: of the snapshot that a delta starts from; else 0 */
+    uint64_t n_rows, n_tombstones;
+    uint64_t size_bytes, checksum; /* of the file; as clu_file_checksum */
+    double seconds;                /* from begin to the last byte on disk */
+};
+
+/* Begins a snapshot of the state as it stands now (after the tick of `step`), into one file at
+ * path, which must not exist. Takes no longer than a copy of the marks. A delta holds what changed
+ * since the last confirmed snapshot (NOT_FOUND when there is none). AGAIN while another snapshot
+ * runs. */
+int emb_shard_snapshot_begin(struct emb_shard *shard, enum emb_snapshot_kind kind, uint64_t step,
+                             const char *path);
+
+/* Works on the running snapshot for about budget_us microseconds and returns; pulls, pushes, ticks
+ * and commits go on between calls. AGAIN: not done yet (call on, every few ms at most); OK: the
+ * file is whole and on disk, *result_p is filled. Another status: it failed, the file is removed,
+ * the shard is as it was. */
+int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,
+                               struct emb_snapshot_result *result_p);
+
+/* Gives the running snapshot up and removes its file; nothing running is fine. */
+void emb_shard_snapshot_abort(struct emb_shard *shard);
+
+/* The job's snapshot of this step is committed: it becomes what deltas start from, and the state
+ * that rollback and (durability: snapshot) restarts return to. Costs nothing now; the layers merge
+ * during ticks. NOT_FOUND when this step's snapshot was not finished here. */
+int emb_shard_snapshot_confirm(struct emb_shard *shard, uint64_t step);
+
+/* All of the above in one: begin (full), advance until done, confirm. */
+int emb_shard_snapshot(struct emb_shard *shard, uint64_t step, const char *path,
+                       struct emb_snapshot_result *result_p);
+
+/* Back to the state of a finished snapshot that the environment holds: the last confirmed one, or a
+ * finished one after it. Also gives up a running snapshot. NOT_FOUND: it is not held (reset and
+ * load). */
+int emb_shard_rollback(struct emb_shard *shard, uint64_t step);
+
+/* Back to the state before training: no rows, no marks, step 0; the environment's file is made
+ * anew. */
+int emb_shard_reset(struct emb_shard *shard);
+
+/* Fills an empty shard (fresh or reset) from snapshot files of any number of shards: each row whose
+ * bucket satisfies `keep` (NULL: all). Full files and deltas upon them may be mixed; for a row in
+ * several the file of the highest step counts. Tables are matched by name; a table the shard does
+ * not have is passed over with a warning. The step becomes the highest of the files. Marks are not
+ * taken: whoever restores starts new incarnations. EXISTS when the shard is not empty; CORRUPT
+ * names the file. */
+int emb_shard_load(struct emb_shard *shard, const char *const *paths, size_t n_paths,
+                   bool (*keep)(uint32_t bucket, void *arg), void *arg);
+
+/* ---- looking at rows, moving buckets ---- */
+
+/* One row as it stands; NOT_FOUND when it does not exist. */
+int emb_shard_row(struct emb_shard *shard, int table, uint64_t key, struct emb_row *row_p);
+
+/* Calls visit for each row of the buckets that satisfy keep (NULL: all), tables in order, rows of a
+ * table in no order; stops at its first non-zero status and returns it. visit must not call the
+ * shard. */
+int emb_shard_each(struct emb_shard *shard, bool (*keep)(uint32_t bucket, void *arg),
+                   int (*visit)(const struct emb_row *row, void *arg), void *arg);
+
+/* Writes a row as it is (a row that moved here from another shard). dim and n_state must fit: DATA.
+ */
+int emb_shard_put(struct emb_shard *shard, const struct emb_row *row);
+
+/* Removes every row of the buckets that satisfy drop (they moved away). */
+int emb_shard_drop(struct emb_shard *shard, bool (*drop)(uint32_t bucket, void *arg), void *arg);
+
+struct emb_table_stats {
+    uint64_t n_rows, n_resident; /* rows that exist; those of them in memory */
+    uint64_t n_dirty;            /* in memory, not yet in LMDB */
+    uint64_t row_bytes;          /* a row's own bytes: key, embedding, state */
+    uint64_t memory_bytes;       /* resident for this table: rows, index, flags, sketch */
+    uint64_t n_pulled, n_pushed, n_created, n_expired, n_evicted, n_missed /* looked up in LMDB */;
+};
+
+struct emb_shard_stats {
+    uint64_t step, n_rows, n_resident, n_dirty;
+    uint64_t memory_bytes, file_bytes, map_bytes, log_bytes;
+    uint64_t written_bytes;   /* to LMDB and log, since open */
+    uint64_t snapshot_step;   /* last confirmed; 0: none */
+    int64_t longest_slice_us; /* longest tick or advance since the last call of emb_shard_stats */
+    uint64_t pages_held;      /* LMDB pages a running snapshot keeps from being reused */
+};
+
+void emb_shard_stats(struct emb_shard *shard, struct emb_shard_stats *stats_p);
+void emb_shard_table_stats(struct emb_shard *shard, int table, struct emb_table_stats *stats_p);
+
+#endif
