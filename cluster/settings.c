@@ -188,7 +188,9 @@ static bool parse_size(const char *text, double *bytes_p)
 static bool choice_allowed(const char *choices, const char *text)
 {
     size_t length = strlen(text);
-    for (const char *at = choices; length > 0 && at; at = strchr(at, '|')) {
+    if (length == 0 || strchr(text, '|'))
+        return false;
+    for (const char *at = choices; at; at = strchr(at, '|')) {
         at += *at == '|';
         if (strncmp(at, text, length) == 0 && (at[length] == '|' || at[length] == '\0'))
             return true;
