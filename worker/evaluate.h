@@ -1,13 +1,14 @@
-/* Evaluation: how well a model ranks the actions, and times them, on samples it has not learned from.
+/* Evaluation: how well a model ranks the actions, and times them, on samples it has not learned
+ * from.
  *
- * Every sample of the split is read by generation (greedy or exact; the target's true tokens are never
- * seen), its P and T collected, and the metrics of the field computed per action: AUC over all samples,
- * GAUC per user, log loss, calibration (predicted / true), and the mean absolute error of T over the samples
- * where the action occurs. Where the data set knows the true probabilities, the same metrics of the truth
- * stand beside them: nothing can do better.
+ * Every sample of the split is read by generation (greedy or exact; the target's true tokens are
+ * never seen), its P and T collected, and the metrics of the field computed per action: AUC over
+ * all samples, GAUC per user, log loss, calibration (predicted / true), and the mean absolute error
+ * of T over the samples where the action occurs. Where the data set knows the true probabilities,
+ * the same metrics of the truth stand beside them: nothing can do better.
  *
- * Rows come from whoever fetches them: the servers during training, an export afterwards. The split is dealt
- * over the ranks and the results merged; every rank gets the same figures.
+ * Rows come from whoever fetches them: the servers during training, an export afterwards. The split
+ * is dealt over the ranks and the results merged; every rank gets the same figures.
  */
 #ifndef WORKER_EVALUATE_H
 #define WORKER_EVALUATE_H
@@ -30,15 +31,15 @@ struct wrk_evaluate_options {
     struct wrk_dataset *dataset;
     const struct wrk_features *features;
     const struct mdl_config *config;
-    const float *params;          /* [mdl_n_params] */
+    const float *params; /* [mdl_n_params] */
     struct wrk_row_source rows;
     enum wrk_split split;
-    const char *read;             /* "greedy" or "exact" */
-    int64_t batch;                /* samples read at once by all ranks together */
+    const char *read; /* "greedy" or "exact" */
+    int64_t batch;    /* samples read at once by all ranks together */
     int64_t samples_per_user;
-    struct wrk_mpi *mpi;          /* NULL: one rank */
-    int timeout_ms;               /* of each collective */
-    uint64_t step;                /* reported only */
+    struct wrk_mpi *mpi; /* NULL: one rank */
+    int timeout_ms;      /* of each collective */
+    uint64_t step;       /* reported only */
 };
 
 struct wrk_action_figures {
@@ -46,7 +47,7 @@ struct wrk_action_figures {
     uint64_t n_positives;
     double auc, gauc, log_loss, calibration; /* NaN where undefined */
     double time_mae;
-    double best_auc, best_log_loss;          /* of the true probabilities; NaN without truth */
+    double best_auc, best_log_loss; /* of the true probabilities; NaN without truth */
 };
 
 struct wrk_evaluation {

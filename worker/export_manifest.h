@@ -1,23 +1,22 @@
-/* What a trained model is, apart from its numbers: the part of an export's manifest.json from which, with
- * MODEL.md, anybody can recompute its scores.
+/* What a trained model is, apart from its numbers: the part of an export's manifest.json from
+ * which, with MODEL.md, anybody can recompute its scores.
  *
  *     {"format": "sluice-export", "version": 1, "step": N,
- *      "model": {"name": "a2gen", "width", "heads", "history", "n_actions", "n_classes", "user_dim",
- *                "item_dim", "alpha", "beta", "gamma", "read"},
- *      "actions": ["start", ...],                 class i+1 is actions[i]; class 0 is padding
- *      "user_columns": [{"name", "kind": "sparse"|"numeric", "table", "dim", "offset"}, ...],
- *      "item_columns": [...],                     F_u and F_x are these, concatenated in this order
- *      "tables": [{"name", "dim", "dtype": "f32", "count", "seed", "init_range"}, ...],
- *      "data": {...}                              the data set's schema, as prepare wrote it
- *      "files": [{"path", "size", "xxh3"}, ...]}
+ *      "model": {"name": "a2gen", "width", "heads", "history", "n_actions", "n_classes",
+ * "user_dim", "item_dim", "alpha", "beta", "gamma", "read"}, "actions": ["start", ...], class i+1
+ * is actions[i]; class 0 is padding "user_columns": [{"name", "kind": "sparse"|"numeric", "table",
+ * "dim", "offset"}, ...], "item_columns": [...],                     F_u and F_x are these,
+ * concatenated in this order "tables": [{"name", "dim", "dtype": "f32", "count", "seed",
+ * "init_range"}, ...], "data": {...}                              the data set's schema, as prepare
+ * wrote it "files": [{"path", "size", "xxh3"}, ...]}
  *
- * The same object, without files and counts, stands in a snapshot's state.json: a snapshot needs nothing but
- * itself to become an export. Threads: any; plain data.
+ * The same object, without files and counts, stands in a snapshot's state.json: a snapshot needs
+ * nothing but itself to become an export. Threads: any; plain data.
  */
 #ifndef WORKER_EXPORT_MANIFEST_H
 #define WORKER_EXPORT_MANIFEST_H
 
-#include "model/a2gen.h"
+#include "model/config.h"
 
 #include <jansson.h>
 #include <stdint.h>
@@ -56,8 +55,8 @@ struct wrk_manifest {
 /* The manifest as a new JSON object (the caller's reference). NULL when out of memory. */
 json_t *wrk_manifest_to_json(const struct wrk_manifest *manifest);
 
-/* Reads a manifest out of a JSON object, every field checked. place: named in errors. Errors: CLU_E_CORRUPT
- * with the field. The caller ends it with wrk_manifest_fini. */
+/* Reads a manifest out of a JSON object, every field checked. place: named in errors. Errors:
+ * CLU_E_CORRUPT with the field. The caller ends it with wrk_manifest_fini. */
 int wrk_manifest_from_json(const json_t *json, const char *place, struct wrk_manifest *manifest_p);
 
 /* Releases what the manifest owns. */

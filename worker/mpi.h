@@ -1,12 +1,13 @@
 /* MPI, as far as training needs it: who am I, and sums over all ranks that cannot wait for ever.
  *
- * Open MPI's blocking collectives spin, which on a machine shared with servers takes the core that the
- * server needs to answer the very request the other rank is waiting for; and they have no deadline. So sums
- * are started without blocking and tested: a short spin, then naps that grow to 100 us. When the deadline
- * passes the caller gets CLU_E_TIMEOUT and is expected to end the job through wrk_mpi_abort.
+ * Open MPI's blocking collectives spin, which on a machine shared with servers takes the core that
+ * the server needs to answer the very request the other rank is waiting for; and they have no
+ * deadline. So sums are started without blocking and tested: a short spin, then naps that grow to
+ * 100 us. When the deadline passes the caller gets CLU_E_TIMEOUT and is expected to end the job
+ * through wrk_mpi_abort.
  *
- * The order in which ranks are added is the library's, fixed for a given number of ranks and length: the
- * same numbers give the same bits on every run and on every rank.
+ * The order in which ranks are added is the library's, fixed for a given number of ranks and
+ * length: the same numbers give the same bits on every run and on every rank.
  *
  * A process that was not started by mpirun is a world of one. Threads: the thread that called init.
  */
@@ -24,7 +25,8 @@ int wrk_mpi_init(struct wrk_mpi **mpi_p);
 /* Ends MPI; every rank must come here, or one must abort. Collective. NULL is fine. */
 void wrk_mpi_fini(struct wrk_mpi *mpi);
 
-/* Ends every rank of the job now; the process exits with the status's exit code. Does not return. */
+/* Ends every rank of the job now; the process exits with the status's exit code. Does not return.
+ */
 void wrk_mpi_abort(struct wrk_mpi *mpi, int status) __attribute__((noreturn));
 
 int wrk_mpi_rank(const struct wrk_mpi *mpi);
@@ -40,8 +42,8 @@ int wrk_mpi_max_ints(struct wrk_mpi *mpi, int64_t *values, size_t n, int timeout
 /* Rank 0's size_bytes bytes replace everybody's. Collective. */
 int wrk_mpi_broadcast(struct wrk_mpi *mpi, void *data, size_t size_bytes, int timeout_ms);
 
-/* Every rank's bytes, in rank order, on rank 0: a heap array of the total size there (the caller frees it),
- * NULL elsewhere. More than 2^31 bytes a rank are sent in pieces. Collective. */
+/* Every rank's bytes, in rank order, on rank 0: a heap array of the total size there (the caller
+ * frees it), NULL elsewhere. More than 2^31 bytes a rank are sent in pieces. Collective. */
 int wrk_mpi_gather(struct wrk_mpi *mpi, const void *data, size_t size_bytes, int timeout_ms,
                    void **all_p, size_t *all_size_bytes_p);
 

@@ -1,13 +1,14 @@
 /* The dense half of a snapshot: what the ranks know and the servers do not.
  *
  *     step-<12 digits>/
- *       dense.safetensors         the weights to use: the average of the last steps where one is kept
- *       dense_state.safetensors   what training goes on from: weights.*, adam_m.*, adam_v.*
+ *       dense.safetensors         the weights to use: the average of the last steps where one is
+ * kept dense_state.safetensors   what training goes on from: weights.*, adam_m.*, adam_v.*
  *       state.json                step, data position, seeds, the model (export_manifest.h)
  *
- * Rank 0 writes these three into the folder of a snapshot under way; the servers write rows/ beside them,
- * and the scheduler commits them all with manifest.json. All ranks hold the same numbers, so one copy is
- * the whole. Random draws of training are hashes of (seed, step, key): the step is their state.
+ * Rank 0 writes these three into the folder of a snapshot under way; the servers write rows/ beside
+ * them, and the scheduler commits them all with manifest.json. All ranks hold the same numbers, so
+ * one copy is the whole. Random draws of training are hashes of (seed, step, key): the step is
+ * their state.
  */
 #ifndef WORKER_STATE_H
 #define WORKER_STATE_H
@@ -17,27 +18,50 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define WRK_STATE_FILE        "state.json"
+#define WRK_STATE_DENSE_FILE  "dense.safetensors"
+#define WRK_STATE_RESUME_FILE "dense_state.safetensors"
+
 struct wrk_state {
-    uint64_t step;             /* steps done */
-    uint64_t epoch, batch;     /* the next global batch */
-    uint64_t samples_done;     /* since the start of the job */
+    uint64_t step;         /* steps done */
+    uint64_t epoch, batch; /* the next global batch */
+    uint64_t samples_done; /* since the start of the job */
     uint64_t seed;
     struct mdl_config config;
-    float *weights;            /* [mdl_n_params] */
-    float *adam_m, *adam_v;    /* [mdl_n_params] */
-    float *average;            /* [mdl_n_params], or NULL when no average is kept */
+    float *weights;         /* [mdl_n_params] */
+    float *adam_m, *adam_v; /* [mdl_n_params] */
+    float *average;         /* [mdl_n_params], or NULL when no average is kept */
 };
 
-/* Writes the three files into dir, each whole and synced, and the manifest's description of the model into
- * state.json. Errors: CLU_E_IO, CLU_E_FULL, CLU_E_NO_MEMORY. */
+/* Writes the three files into dir, each whole and synced, and the manifest's description of the
+ * model into state.json. Errors: CLU_E_IO, CLU_E_FULL, CLU_E_NO_MEMORY. */
 int wrk_state_save(const char *dir, const struct wrk_state *state,
                    const struct wrk_manifest *manifest);
 
-/* Reads the files back into state, whose config is set and whose arrays are the caller's. Refuses a snapshot
- * of another model. Errors: CLU_E_CORRUPT, CLU_E_CONFIG (another model, named), CLU_E_NOT_FOUND. */
+/* Reads the files back into state, whose config is set and whose arrays are the caller's. Refuses a
+ * snapshot of another model. Errors: CLU_E_CORRUPT, CLU_E_CONFIG (another model, named),
+ * CLU_E_NOT_FOUND. */
 int wrk_state_load(const char *dir, struct wrk_state *state);
 
 /* Reads only what the snapshot's model is. The caller ends it with wrk_manifest_fini. */
 int wrk_state_manifest(const char *dir, struct wrk_manifest *manifest_p);
+
+/* Reads only the numbers (step, epoch, batch, samples_done, seed); the arrays are NULL. */
+int wrk_state_position(const char *dir, struct wrk_state *state_p);
+
+/* A flat vector in the model's layout, and what stands before its tensors' names in a file. */
+struct wrk_vector {
+    const char *prefix;
+    float *values; /* [mdl_n_params] */
+};
+
+/* Writes vectors [n_vectors] as one safetensors file, whole and synced. */
+int wrk_state_save_vectors(const char *path, const struct mdl_config *config, int n_vectors,
+                           const struct wrk_vector *vectors);
+
+/* Fills vectors [n_vectors] from such a file; every tensor must be there in the model's shape
+ * (CLU_E_CONFIG names the one that is not). */
+int wrk_state_load_vectors(const char *path, const struct mdl_config *config, int n_vectors,
+                           const struct wrk_vector *vectors);
 
 #endif

@@ -3,12 +3,13 @@
  *     reader (thread) -> fill (thread) -> pull rows of batch t + k ............ client (thread)
  *                                            |
  *     step t: wait for its rows -> gather -> forward, backward -> scatter -> push its gradients
- *                                            '-> all-reduce of the dense gradients -> Adam, the same everywhere
+ *                                            '-> all-reduce of the dense gradients -> Adam, the
+ * same everywhere
  *
- * k is the staleness: 0 pulls a step's rows when every push of the step before is applied, and the result is
- * exact. One extra block of floats rides in the dense all-reduce: losses, samples, and the wishes of ranks
- * (snapshot, stop, "I failed"), so that all ranks agree on the same step boundary and one rank's failure
- * never leaves the others waiting.
+ * k is the staleness: 0 pulls a step's rows when every push of the step before is applied, and the
+ * result is exact. One extra block of floats rides in the dense all-reduce: losses, samples, and
+ * the wishes of ranks (snapshot, stop, "I failed"), so that all ranks agree on the same step
+ * boundary and one rank's failure never leaves the others waiting.
  */
 #ifndef WORKER_TRAIN_H
 #define WORKER_TRAIN_H
@@ -18,8 +19,9 @@ struct wrk_train_options {
     const char *sched_endpoint; /* tcp://host:port */
 };
 
-/* Runs this rank until the job is done, is stopped, or fails. Collective over the ranks mpirun started. A
- * failure is logged, reported to the scheduler, and ends all ranks (MPI_Abort) with its exit code. */
+/* Runs this rank until the job is done, is stopped, or fails. Collective over the ranks mpirun
+ * started. A failure is logged, reported to the scheduler, and ends all ranks (MPI_Abort) with its
+ * exit code. */
 int wrk_train_run(const struct wrk_train_options *options);
 
 #endif

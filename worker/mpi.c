@@ -1,0 +1,223 @@
+/* MPI behind five sums and a gather, none of which waits for ever.
+ *
+ * Open MPI's blocking all-reduce spins in the progress engine until the last rank arrives. On a
+ * machine where servers share the cores with the ranks that steals exactly the core on which the
+ * server would answer the late rank. So every collective here is the non-blocking one, tested in a
+ * loop: a spin of about 50 us (the time of an all-reduce whose ranks arrive together), then naps,
+ * doubled up to 100 us. A deadline is checked at each nap.
+ *
+ * A collective whose deadline passed cannot be cancelled (the standard has no way to): the only
+ * thing left to do with MPI is wrk_mpi_abort, which is what callers do.
+ */
+#include "worker/mpi.h"
+
+#include "cluster/log.h"
+#include "cluster/status.h"
+
+#include <mpi.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { SPINS = 200, PIECE_BYTES = 1 << 30 };
+
+struct wrk_mpi {
+    int rank, size;
+};
+
+static int translate(int code, const char *what)
+{
+    if (code == MPI_SUCCESS)
+        return CLU_OK;
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int size = 0;
+    MPI_Error_string(code, text, &size);
+    return clu_fail(CLU_E_UNAVAILABLE, "mpi %s failed: %s", what, text);
+}
+
+int wrk_mpi_init(struct wrk_mpi **mpi_p)
+{
+    struct wrk_mpi *mpi = calloc(1, sizeof(*mpi));
+    if (!mpi)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for mpi");
+    int provided = 0;
+    int status = translate(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided), "init");
+    if (!status && provided < MPI_THREAD_FUNNELED) {
+        MPI_Finalize();
+        status = clu_fail(CLU_E_UNAVAILABLE, "this MPI library cannot run beside threads");
+    }
+    if (status) {
+        free(mpi);
+        return status;
+    }
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(MPI_COMM_WORLD, &mpi->rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &mpi->size);
+    *mpi_p = mpi;
+    return CLU_OK;
+}
+
+void wrk_mpi_fini(struct wrk_mpi *mpi)
+{
+    if (!mpi)
+        return;
+    MPI_Finalize();
+    free(mpi);
+}
+
+void wrk_mpi_abort(struct wrk_mpi *mpi, int status)
+{
+    int code = clu_status_exit_code(status ? status : CLU_E_BUG);
+    if (mpi)
+        MPI_Abort(MPI_COMM_WORLD, code);
+    _Exit(code);
+}
+
+int wrk_mpi_rank(const struct wrk_mpi *mpi)
+{
+    return mpi ? mpi->rank : 0;
+}
+
+int wrk_mpi_size(const struct wrk_mpi *mpi)
+{
+    return mpi ? mpi->size : 1;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* waits for requests [n] until the deadline */
+static int finish(struct wrk_mpi *mpi, MPI_Request *requests, int n, int timeout_ms,
+                  const char *what)
+{
+    int64_t deadline = 0;
+    long nap_ns = 5000;
+    for (long turn = 0;; turn++) {
+        int done = 0;
+        int code = MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE);
+        if (code != MPI_SUCCESS)
+            return translate(code, what);
+        if (done)
+            return CLU_OK;
+        if (turn < SPINS)
+            continue;
+        if (!deadline)
+            deadline = now_ms() + timeout_ms;
+        else if (now_ms() > deadline)
+            return clu_fail(CLU_E_TIMEOUT, "rank %d waited %d ms for the other ranks in %s",
+                            mpi->rank, timeout_ms, what);
+        struct timespec nap = {0, nap_ns};
+        nanosleep(&nap, NULL);
+        nap_ns = nap_ns < 50000 ? nap_ns * 2 : 100000;
+    }
+}
+
+static int all_reduce(struct wrk_mpi *mpi, void *values, size_t n, MPI_Datatype type, MPI_Op op,
+                      int timeout_ms, const char *what)
+{
+    if (wrk_mpi_size(mpi) == 1 || !n)
+        return CLU_OK;
+    if (n > INT32_MAX)
+        return clu_fail(CLU_E_BUG, "%s of %zu numbers at once", what, n);
+    MPI_Request request;
+    int status = translate(
+        MPI_Iallreduce(MPI_IN_PLACE, values, (int)n, type, op, MPI_COMM_WORLD, &request), what);
+    return status ? status : finish(mpi, &request, 1, timeout_ms, what);
+}
+
+int wrk_mpi_sum_floats(struct wrk_mpi *mpi, float *values, size_t n, int timeout_ms)
+{
+    return all_reduce(mpi, values, n, MPI_FLOAT, MPI_SUM, timeout_ms, "sum of gradients");
+}
+
+int wrk_mpi_sum_doubles(struct wrk_mpi *mpi, double *values, size_t n, int timeout_ms)
+{
+    return all_reduce(mpi, values, n, MPI_DOUBLE, MPI_SUM, timeout_ms, "sum");
+}
+
+int wrk_mpi_max_ints(struct wrk_mpi *mpi, int64_t *values, size_t n, int timeout_ms)
+{
+    return all_reduce(mpi, values, n, MPI_INT64_T, MPI_MAX, timeout_ms, "maximum");
+}
+
+int wrk_mpi_broadcast(struct wrk_mpi *mpi, void *data, size_t size_bytes, int timeout_ms)
+{
+    if (wrk_mpi_size(mpi) == 1)
+        return CLU_OK;
+    for (size_t at = 0; at < size_bytes; at += PIECE_BYTES) {
+        size_t size = size_bytes - at < PIECE_BYTES ? size_bytes - at : PIECE_BYTES;
+        MPI_Request request;
+        int status = translate(
+            MPI_Ibcast((char *)data + at, (int)size, MPI_BYTE, 0, MPI_COMM_WORLD, &request),
+            "broadcast");
+        if (!status)
+            status = finish(mpi, &request, 1, timeout_ms, "broadcast");
+        if (status)
+            return status;
+    }
+    return CLU_OK;
+}
+
+/* one message of size_bytes, in pieces that an int can count */
+static int transfer(struct wrk_mpi *mpi, char *data, size_t size_bytes, int peer, int sending,
+                    int timeout_ms)
+{
+    for (size_t at = 0; at < size_bytes; at += PIECE_BYTES) {
+        size_t size = size_bytes - at < PIECE_BYTES ? size_bytes - at : PIECE_BYTES;
+        MPI_Request request;
+        int code =
+            sending ? MPI_Isend(data + at, (int)size, MPI_BYTE, peer, 0, MPI_COMM_WORLD, &request)
+                    : MPI_Irecv(data + at, (int)size, MPI_BYTE, peer, 0, MPI_COMM_WORLD, &request);
+        int status = translate(code, "gather");
+        if (!status)
+            status = finish(mpi, &request, 1, timeout_ms, "gather");
+        if (status)
+            return status;
+    }
+    return CLU_OK;
+}
+
+int wrk_mpi_gather(struct wrk_mpi *mpi, const void *data, size_t size_bytes, int timeout_ms,
+                   void **all_p, size_t *all_size_bytes_p)
+{
+    int rank = wrk_mpi_rank(mpi), size = wrk_mpi_size(mpi);
+    int64_t *sizes = calloc((size_t)size, sizeof(*sizes));
+    if (!sizes)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory to gather from %d ranks", size);
+    sizes[rank] = (int64_t)size_bytes;
+    char *all = NULL;
+    size_t total = 0;
+    /* zero everywhere but at its own rank, so the largest is the size */
+    int status = wrk_mpi_max_ints(mpi, sizes, (size_t)size, timeout_ms);
+    for (int r = 0; !status && r < size; r++)
+        total += (size_t)sizes[r];
+    if (!status && rank == 0) {
+        all = malloc(total + 1);
+        if (!all)
+            status = clu_fail(CLU_E_NO_MEMORY, "no memory to gather %zu bytes", total);
+    }
+    if (!status && rank > 0)
+        status = transfer(mpi, (char *)(uintptr_t)data, size_bytes, 0, 1, timeout_ms);
+    size_t at = 0;
+    for (int r = 0; !status && rank == 0 && r < size; r++) {
+        if (r == 0 && size_bytes)
+            memcpy(all, data, size_bytes);
+        else if (r > 0)
+            status = transfer(mpi, all + at, (size_t)sizes[r], r, 0, timeout_ms);
+        at += (size_t)sizes[r];
+    }
+    free(sizes);
+    if (status) {
+        free(all);
+        return status;
+    }
+    *all_p = all;
+    *all_size_bytes_p = rank == 0 ? total : 0;
+    return CLU_OK;
+}
