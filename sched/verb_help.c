@@ -8,12 +8,14 @@
 #include <ctype.h>
 
 struct help_options {
-    bool man;
+    bool man, names;
 };
 
 static const struct clu_setting rows[] = {
     {"man", CLU_SETTING_BOOL, offsetof(struct help_options, man), sizeof(bool), "false", 0, 0, NULL,
      "print a man page (troff) instead"},
+    {"names", CLU_SETTING_BOOL, offsetof(struct help_options, names), sizeof(bool), "false", 0, 0,
+     NULL, "print the verbs' names only, one a line"},
 };
 
 static void print_list(FILE *stream)
@@ -97,6 +99,11 @@ static void print_man(const struct schd_verb *verb, FILE *stream)
 static int run(const struct schd_call *call)
 {
     const struct help_options *options = call->options;
+    if (options->names) {
+        for (int i = 0; schd_verb_at(i); i++)
+            puts(schd_verb_at(i)->name);
+        return CLU_OK;
+    }
     if (call->n_positionals == 0) {
         print_list(stdout);
         return CLU_OK;
@@ -115,7 +122,7 @@ static int run(const struct schd_call *call)
 const struct schd_verb schd_verb_help = {
     .name = "help",
     .summary = "list the verbs, or tell about one",
-    .usage = "[VERB] [--man]",
+    .usage = "[VERB] [--man] [--names]",
     .example = "sluice help train",
     .rows = rows,
     .n_rows = sizeof(rows) / sizeof(rows[0]),
