@@ -15,6 +15,7 @@
 #ifndef WORKER_EXPORT_H
 #define WORKER_EXPORT_H
 
+#include "cluster/job.h"
 #include "worker/export_manifest.h"
 
 #include <stdbool.h>
@@ -27,6 +28,13 @@ struct wrk_export;
  * latest whole one is taken. An export already at out is replaced; anything else there is refused.
  * Errors: CLU_E_CORRUPT, CLU_E_NOT_FOUND, CLU_E_EXISTS, CLU_E_IO, CLU_E_FULL. */
 int wrk_export_create(const char *snapshot, const char *out);
+
+/* The snapshot folder that a path means (a step, a folder of snapshots, a job's folder), verified
+ * by checksum; when the newest of a folder is damaged, the newest whole one, with a warning. */
+int wrk_export_find_snapshot(const char *path, char folder_p[CLU_PATH_BYTES]);
+
+/* True when the folder looks like an export. Logs nothing. */
+bool wrk_export_is_one(const char *dir);
 
 /* Opens an export for reading. verify: read every file and compare its checksum. Errors:
  * CLU_E_CORRUPT with the file, CLU_E_NOT_FOUND. */
@@ -42,6 +50,10 @@ const float *wrk_export_params(const struct wrk_export *export);
  * [n, dim]. */
 int wrk_export_rows(struct wrk_export *export, int table, const uint64_t *keys, size_t n,
                     float *rows_p);
+
+/* One row, and whether it is stored (else *row_p has its initial value). */
+int wrk_export_row_is_stored(struct wrk_export *export, int table, uint64_t key, float *row_p,
+                             bool *stored_p);
 
 /* Calls visit for every stored row of a table in key order until it returns non-zero, which is
  * returned. */
