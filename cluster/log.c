@@ -55,11 +55,25 @@ static void write_whole(const char *line, size_t size)
     }
 }
 
+/* The text with every byte beyond ASCII as '?'. */
+static json_t *ascii_of(const char *text)
+{
+    char plain[TEXT_BYTES];
+    snprintf(plain, sizeof(plain), "%s", text);
+    for (char *p = plain; *p; p++)
+        if ((unsigned char)*p > 0x7e)
+            *p = '?';
+    return json_string(plain);
+}
+
 static void write_json(const char *stamp, enum clu_log_level level, const char *text)
 {
     json_t *object =
         json_pack("{s:s,s:s,s:s,s:i,s:s%}", "time", stamp, "level", level_names[level], "role",
                   settings.role, "rank", settings.rank, "text", text, strlen(text));
+    if (!object) /* the text is not UTF-8: only its ASCII part can stand in JSON */
+        object = json_pack("{s:s,s:s,s:s,s:i,s:o}", "time", stamp, "level", level_names[level],
+                           "role", settings.role, "rank", settings.rank, "text", ascii_of(text));
     char *line = object ? json_dumps(object, JSON_COMPACT) : NULL;
     if (line) {
         size_t length = strlen(line);
