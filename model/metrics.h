@@ -7,7 +7,8 @@
  * bytes each); beyond it the scores are kept as a histogram of 2^20 bins over [0, 1] in the square
  * root of the score, and auc_error is the most that AUC can be off. GAUC is the mean of the users'
  * AUCs weighted by their samples, over users that have both classes; beyond the limit it is NAN.
- * Figures do not depend on the order of merges. Threads: owner.
+ * Figures do not
+ * depend on the order of merges but for the rounding of sums. Threads: owner.
  */
 #ifndef MODEL_METRICS_H
 #define MODEL_METRICS_H
