@@ -1,4 +1,5 @@
-/* Makes every N-th allocation fail, to prove that running out of memory is an error and nothing worse.
+/* Makes every N-th allocation fail, to prove that running out of memory is an error and nothing
+ * worse.
  *
  *     for (long n = 0, hit = 1; hit; n++) {
  *         oom_arm(n);
@@ -7,10 +8,11 @@
  *         CU_ASSERT_EQUAL(status, hit ? CLU_E_NO_MEMORY : CLU_OK);
  *     }
  *
- * A test that uses it is declared with OOM in its sluice_test() line: the linker then sends malloc, calloc,
- * realloc and strdup of the code under test through the counters here (--wrap, no hook in product code).
- * oom_arm(n) lets n allocations pass and fails the one after; oom_disarm() returns whether one failed.
- * Include it in one .c of a test. Not for tests with threads that must not be hit: the counter is global.
+ * A test that uses it is declared with OOM in its sluice_test() line: the linker then sends malloc,
+ * calloc, realloc and strdup of the code under test through the counters here (--wrap, no hook in
+ * product code). oom_arm(n) lets n allocations pass and fails the one after; oom_disarm() returns
+ * whether one failed. Include it in one .c of a test. Not for tests with threads that must not be
+ * hit: the counter is global.
  */
 #ifndef TESTS_OOM_H
 #define TESTS_OOM_H

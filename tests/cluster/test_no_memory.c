@@ -1,5 +1,5 @@
-/* Every allocation of the shared modules fails once: each is refused with NO_MEMORY, and nothing leaks (the
- * address sanitizer sees to that). */
+/* Every allocation of the shared modules fails once: each is refused with NO_MEMORY, and nothing
+ * leaks (the address sanitizer sees to that). */
 #include "tests/suite.h"
 
 #include "cluster/file.h"
