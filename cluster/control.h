@@ -182,7 +182,11 @@ int clu_control_open(struct clu_transport *transport, const char *host, int64_t 
                      struct clu_control **control_p, char endpoint_p[CLU_ENDPOINT_BYTES]);
 void clu_control_close(struct clu_control *control);
 
-/* The next message, waiting up to timeout_ms; TIMEOUT when none came. Malformed ones are counted,
+/* Descriptors that clu_control_receive also waits for [n], at most 4. */
+void clu_control_watch(struct clu_control *control, const int *fds, int n);
+
+/* The next message, waiting up to timeout_ms; TIMEOUT when none came, AGAIN when none came and a
+ * watched descriptor is readable. Malformed ones are counted,
  * logged at debug level and passed over. body stays valid until the next call. */
 int clu_control_receive(struct clu_control *control, int timeout_ms, struct clu_peer *peer_p,
                         struct clu_control_message *message_p);

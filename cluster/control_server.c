@@ -13,11 +13,15 @@
 #include <string.h>
 #include <time.h>
 
+enum { MAX_WATCHED = 4 };
+
 struct clu_control {
     struct clu_socket *socket;
     struct clu_message received;
     struct clu_packer packer;
     uint64_t n_malformed;
+    struct clu_poll items[1 + MAX_WATCHED]; /* the socket, then what is watched beside it */
+    int n_items;
 };
 
 static int64_t now_ms(void)
@@ -49,6 +53,8 @@ int clu_control_open(struct clu_transport *transport, const char *host, int64_t 
     }
     clu_message_init(&control->received);
     clu_packer_init(&control->packer);
+    control->items[0] = (struct clu_poll){.socket = control->socket};
+    control->n_items = 1;
     *control_p = control;
     return CLU_OK;
 }
@@ -61,6 +67,13 @@ void clu_control_close(struct clu_control *control)
     clu_packer_fini(&control->packer);
     clu_socket_close(control->socket);
     free(control);
+}
+
+void clu_control_watch(struct clu_control *control, const int *fds, int n)
+{
+    for (int i = 0; i < n && i < MAX_WATCHED; i++)
+        control->items[1 + i] = (struct clu_poll){.fd = fds[i]};
+    control->n_items = 1 + (n < MAX_WATCHED ? n : MAX_WATCHED);
 }
 
 int clu_control_receive(struct clu_control *control, int timeout_ms, struct clu_peer *peer_p,
@@ -92,12 +105,12 @@ int clu_control_receive(struct clu_control *control, int timeout_ms, struct clu_
         int64_t left = deadline - now_ms();
         if (left <= 0)
             return CLU_E_TIMEOUT;
-        struct clu_poll item = {.socket = control->socket};
-        status = clu_poll(&item, 1, (int)left);
-        if (status < 0 && status != CLU_E_INTERRUPTED)
-            return status;
-        if (status == CLU_E_INTERRUPTED)
-            return CLU_E_TIMEOUT; /* a signal: let the caller look at what it meant */
+        status = clu_poll(control->items, control->n_items, (int)left);
+        if (status < 0)
+            return status == CLU_E_INTERRUPTED ? CLU_E_AGAIN : status;
+        for (int i = 1; i < control->n_items && !control->items[0].readable; i++)
+            if (control->items[i].readable)
+                return CLU_E_AGAIN;
     }
 }
 

@@ -235,6 +235,22 @@ static void on_refuse(struct clu_member *member, int64_t now)
                     in->text[0] ? in->text : "the scheduler refuses");
 }
 
+/* Forgets the reports about a snapshot that is decided. */
+static void settle_snapshot(struct clu_member *member, uint64_t step)
+{
+    struct queued_report **link = &member->first_report;
+    while (*link) {
+        struct queued_report *r = *link;
+        if (r->report.kind == CLU_REPORT_SNAPSHOT && r->report.step <= step && r->sent) {
+            *link = r->next;
+            free(r);
+        } else {
+            link = &r->next;
+        }
+    }
+    member->last_report_p = link;
+}
+
 static void on_order(struct clu_member *member)
 {
     const struct clu_control_message *in = member->in;
@@ -243,6 +259,8 @@ static void on_order(struct clu_member *member)
     if (in->number != member->last_order + 1 || member->n_orders == N_ORDERS)
         return; /* a gap or no room: the scheduler sends it again */
     member->last_order = in->number;
+    if (in->order.kind == CLU_ORDER_COMMITTED)
+        settle_snapshot(member, in->order.step);
     member->orders[(member->first_order + member->n_orders++) % N_ORDERS] = in->order;
     pthread_cond_broadcast(&member->changed);
 }
@@ -253,13 +271,17 @@ static void on_receipt(struct clu_member *member)
         member->state = GONE;
         return;
     }
-    while (member->first_report && member->first_report->number <= member->in->number) {
-        struct queued_report *done = member->first_report;
-        member->first_report = done->next;
-        if (!member->first_report)
-            member->last_report_p = &member->first_report;
-        free(done);
+    struct queued_report **link = &member->first_report;
+    while (*link) {
+        struct queued_report *r = *link;
+        if (r->sent && r->number <= member->in->number && r->report.kind != CLU_REPORT_SNAPSHOT) {
+            *link = r->next;
+            free(r);
+        } else {
+            link = &r->next;
+        }
     }
+    member->last_report_p = link;
 }
 
 /* Reads one message; false when there was none. Lock held: nothing here waits. */

@@ -1,0 +1,164 @@
+/* The coordinator: every decision about a job, and nothing else. A state machine that is fed messages of
+ * members, requests of people, and the time; it answers with a list of actions for somebody else to carry
+ * out. It has no socket, no file, no clock, no thread, so every policy is tested by calling it.
+ *
+ *     GATHERING --all servers joined--> RESTORING --all READY--> RUNNING --all workers left--> STOPPING
+ *         |                                 |                       |                            |
+ *         '----------- a deadline, a silent member, a bad end ------+----> BROKEN        all servers left
+ *                                                                            |                   |
+ *         GATHERING <--recover (next generation) ----------------------------'----------->     ENDED
+ *
+ * A member: ABSENT -> JOINED (waits for the others) -> IN (welcomed) -> READY (a server that has restored)
+ * -> LEFT; or DEAD, when it was silent for longer than dead_after_ms or left with an error.
+ *
+ * Threads: one owner. Cost: a message is O(1) but for joins, which build a map.
+ */
+#ifndef SCHED_COORDINATOR_H
+#define SCHED_COORDINATOR_H
+
+#include "cluster/control.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum schd_phase {
+    SCHD_GATHERING,
+    SCHD_RESTORING,
+    SCHD_RUNNING,
+    SCHD_STOPPING,
+    SCHD_BROKEN,
+    SCHD_ENDED,
+};
+
+enum schd_member_state {
+    SCHD_ABSENT,
+    SCHD_JOINED,
+    SCHD_IN,
+    SCHD_READY,
+    SCHD_LEFT,
+    SCHD_DEAD,
+};
+
+struct schd_shape {
+    int n_servers, shards_per_server, n_workers;
+    int64_t heartbeat_ms, dead_after_ms, start_timeout_ms;
+    int64_t stop_timeout_ms; /* longest a stop on request may take */
+    int64_t snapshot_ms;     /* a snapshot at least this often; 0: never by time */
+    bool supervised;         /* somebody restarts what dies: wait for recover when broken */
+};
+
+/* Where a life of the job starts from. */
+struct schd_life {
+    uint64_t job_id, generation;
+    char resume[CLU_PATH_BYTES]; /* "" from nothing */
+    uint64_t resume_step;
+};
+
+enum schd_action_kind {
+    SCHD_SEND, /* message op to peer: number, status, text, welcome, order as op needs; with_map */
+    SCHD_COMMIT, /* the snapshot of step is written: commit it, then call schd_coordinator_committed */
+    SCHD_DROP, /* the snapshot of step failed: remove its .part */
+    SCHD_SAVE, /* the state that a restarted scheduler needs has changed: store it before going on */
+    SCHD_TELL,     /* an event for people: level (CLU_LOG_*) and text */
+    SCHD_PROGRESS, /* report: a line of metrics (kind PROGRESS, EVALUATED or STATE of role, rank) */
+    SCHD_END,      /* end the scheduler with status; text says how the job ended */
+};
+
+struct schd_action {
+    enum schd_action_kind kind;
+    struct clu_peer peer;
+    enum clu_control_op op;
+    uint64_t number, step;
+    int status, level, rank;
+    enum clu_role role;
+    bool with_map;
+    char text[CLU_TEXT_BYTES];
+    struct clu_welcome welcome;
+    struct clu_order order;
+    struct clu_report *report; /* PROGRESS: owned by the action, freed by schd_action_fini */
+};
+
+void schd_action_fini(struct schd_action *action);
+
+struct schd_coordinator;
+
+/* A job of this shape in GATHERING. NULL when out of memory or the shape is impossible (logged). */
+struct schd_coordinator *schd_coordinator_create(const struct schd_shape *shape,
+                                                 const struct schd_life *life, int64_t now_ms);
+void schd_coordinator_free(struct schd_coordinator *coordinator);
+
+/* A message of a member: JOIN, BEAT, REPORT or LEAVE; others are ignored. */
+void schd_coordinator_hear(struct schd_coordinator *coordinator, int64_t now_ms,
+                           const struct clu_peer *peer, const struct clu_control_message *message);
+
+/* Time has passed: what is due by now. Call at least every heartbeat. */
+void schd_coordinator_tick(struct schd_coordinator *coordinator, int64_t now_ms);
+
+/* What became of a SCHD_COMMIT. */
+void schd_coordinator_committed(struct schd_coordinator *coordinator, int64_t now_ms, uint64_t step,
+                                int status);
+
+/* Somebody asks for a snapshot now. AGAIN when one is under way or the job does not run. */
+int schd_coordinator_snapshot(struct schd_coordinator *coordinator, int64_t now_ms);
+
+/* Somebody asks the job to end: after a snapshot when it runs, at once otherwise. */
+void schd_coordinator_stop(struct schd_coordinator *coordinator, int64_t now_ms, const char *why);
+
+/* The process of a member is known to have ended (the supervisor saw it): no need to wait for silence. */
+void schd_coordinator_gone(struct schd_coordinator *coordinator, int64_t now_ms, enum clu_role role,
+                           int rank, int status, const char *why);
+
+/* A new life of the job: every member is forgotten, GATHERING starts again at generation + 1. */
+void schd_coordinator_recover(struct schd_coordinator *coordinator, int64_t now_ms,
+                              const char *resume, uint64_t resume_step);
+
+/* Asks every member to write its state to its log. */
+void schd_coordinator_dump(struct schd_coordinator *coordinator);
+
+/* The next action; false when there is none. Caller: schd_action_fini. */
+bool schd_coordinator_next(struct schd_coordinator *coordinator, struct schd_action *action_p);
+
+/* Everything a restarted scheduler needs, as bytes; and back into a coordinator of the same shape, whose
+ * members then have start_timeout_ms to join again. CORRUPT when the bytes are not that. */
+void schd_coordinator_save(const struct schd_coordinator *coordinator, struct clu_packer *packer);
+int schd_coordinator_load(struct schd_coordinator *coordinator, int64_t now_ms, const void *data,
+                          size_t size_bytes);
+
+/* ---- looking at it ---- */
+
+struct schd_member_view {
+    enum clu_role role;
+    int rank;
+    enum schd_member_state state;
+    bool suspect; /* silent for longer than it should be */
+    int64_t silent_ms, pid;
+    uint64_t incarnation;
+    const char *host, *text;           /* text: how it left */
+    int status;                        /* of LEFT and DEAD */
+    const struct clu_figures *figures; /* its last STATE, or NULL */
+};
+
+struct schd_view {
+    enum schd_phase phase;
+    uint64_t job_id, generation;
+    uint64_t step, n_steps; /* of the last progress */
+    uint64_t snapshot_step; /* newest whole one; 0: none yet */
+    bool snapshot_under_way, stopping;
+    int n_members;
+    int status; /* of BROKEN and ENDED */
+    const char *text;
+    const struct clu_figures *progress, *evaluation;
+};
+
+void schd_coordinator_view(const struct schd_coordinator *coordinator, struct schd_view *view_p);
+
+/* Member i of n_members: servers by rank, then workers by rank. */
+void schd_coordinator_member(const struct schd_coordinator *coordinator, int i, int64_t now_ms,
+                             struct schd_member_view *view_p);
+
+const struct clu_bucket_map *schd_coordinator_map(const struct schd_coordinator *coordinator);
+
+const char *schd_phase_name(enum schd_phase phase);
+const char *schd_member_state_name(enum schd_member_state state);
+
+#endif
