@@ -20,6 +20,7 @@
 #include "worker/reader.h"
 
 #include <stdint.h>
+#include <stdio.h>
 
 /* Where rows come from: fills the rows of every part. */
 struct wrk_row_source {
@@ -34,20 +35,22 @@ struct wrk_evaluate_options {
     const float *params; /* [mdl_n_params] */
     struct wrk_row_source rows;
     enum wrk_split split;
-    const char *read; /* "greedy" or "exact" */
-    int64_t batch;    /* samples read at once by all ranks together */
-    int64_t samples_per_user;
+    int valid_percent;
+    const char *read;    /* "greedy" or "exact" */
+    int64_t batch;       /* samples read at once by all ranks together */
     struct wrk_mpi *mpi; /* NULL: one rank */
-    int timeout_ms;      /* of each collective */
     uint64_t step;       /* reported only */
 };
 
 struct wrk_action_figures {
     char action[32];
     uint64_t n_positives;
+    uint64_t gauc_users;
     double auc, gauc, log_loss, calibration; /* NaN where undefined */
-    double time_mae;
-    double best_auc, best_log_loss; /* of the true probabilities; NaN without truth */
+    double auc_error;                        /* 0 while exact (model/metrics.h) */
+    double time_mae, time_mae_literal;       /* of T, and of the paper's unnormalised sum */
+    /* of the true probabilities and expected times; NaN without truth */
+    double best_auc, best_log_loss, best_time_mae;
 };
 
 struct wrk_evaluation {
@@ -70,5 +73,15 @@ int wrk_evaluation_append(const struct wrk_evaluation *evaluation, const char *p
 
 /* Writes a table of the figures for a person to the log, a line an action. */
 void wrk_evaluation_log(const struct wrk_evaluation *evaluation);
+
+/* The same table for a person, to a stream. */
+void wrk_evaluation_print(const struct wrk_evaluation *evaluation, FILE *stream);
+
+/* Fetches the rows of a filled batch from a source. */
+int wrk_fetch_batch(const struct wrk_row_source *source, struct wrk_batch *batch);
+
+/* Makes a workspace (aligned to 64 bytes, freed with free) at least wanted bytes large; its content
+ * is lost when it grows. */
+int wrk_workspace_grow(void **workspace, size_t *size_bytes, size_t wanted);
 
 #endif

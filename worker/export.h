@@ -1,9 +1,9 @@
 /* An export: a trained model as a folder that anybody can serve.
  *
  *     export/
- *       manifest.json        what it is (export_manifest.h), with sizes and checksums of the other
- * files dense.safetensors    the dense weights, fp32, maps as [in, out] rows/                one
- * LMDB environment, a named database a table: u64 key -> dim floats
+ *       manifest.json        what it is (export_manifest.h), sizes and checksums of the others
+ *       dense.safetensors    the dense weights, fp32, maps as [in, out]
+ *       rows/                one LMDB environment, a named database a table: u64 key -> dim floats
  *
  * Rows that were never written are not there: they have their initial value, a hash of (seed,
  * table, key), which wrk_export_rows computes. An export is written beside its final name and

@@ -3,12 +3,13 @@
  *
  *     {"format": "sluice-export", "version": 1, "step": N,
  *      "model": {"name": "a2gen", "width", "heads", "history", "n_actions", "n_classes",
- * "user_dim", "item_dim", "alpha", "beta", "gamma", "read"}, "actions": ["start", ...], class i+1
- * is actions[i]; class 0 is padding "user_columns": [{"name", "kind": "sparse"|"numeric", "table",
- * "dim", "offset"}, ...], "item_columns": [...],                     F_u and F_x are these,
- * concatenated in this order "tables": [{"name", "dim", "dtype": "f32", "count", "seed",
- * "init_range"}, ...], "data": {...}                              the data set's schema, as prepare
- * wrote it "files": [{"path", "size", "xxh3"}, ...]}
+ *                "user_dim", "item_dim", "alpha", "beta", "gamma", "read"},
+ *      "actions": ["start", ...],                  class i + 1 is actions[i]; class 0 is padding
+ *      "user_columns": [{"name", "kind": "sparse" | "numeric", "table", "dim", "offset"}, ...],
+ *      "item_columns": [...],                      F_u, F_x: these, concatenated in this order
+ *      "tables": [{"name", "dim", "dtype": "f32", "count", "seed", "init_range"}, ...],
+ *      "data": {...},                              the data set's schema, as prepare wrote it
+ *      "files": [{"path", "size", "xxh3"}, ...]}
  *
  * The same object, without files and counts, stands in a snapshot's state.json: a snapshot needs
  * nothing but itself to become an export. Threads: any; plain data.

@@ -184,19 +184,22 @@ static int transfer(struct wrk_mpi *mpi, char *data, size_t size_bytes, int peer
 }
 
 int wrk_mpi_gather(struct wrk_mpi *mpi, const void *data, size_t size_bytes, int timeout_ms,
-                   void **all_p, size_t *all_size_bytes_p)
+                   void **all_p, size_t *sizes)
 {
     int rank = wrk_mpi_rank(mpi), size = wrk_mpi_size(mpi);
-    int64_t *sizes = calloc((size_t)size, sizeof(*sizes));
-    if (!sizes)
+    int64_t *counts = calloc((size_t)size, sizeof(*counts));
+    if (!counts)
         return clu_fail(CLU_E_NO_MEMORY, "no memory to gather from %d ranks", size);
-    sizes[rank] = (int64_t)size_bytes;
+    counts[rank] = (int64_t)size_bytes;
     char *all = NULL;
     size_t total = 0;
     /* zero everywhere but at its own rank, so the largest is the size */
-    int status = wrk_mpi_max_ints(mpi, sizes, (size_t)size, timeout_ms);
-    for (int r = 0; !status && r < size; r++)
-        total += (size_t)sizes[r];
+    int status = wrk_mpi_max_ints(mpi, counts, (size_t)size, timeout_ms);
+    for (int r = 0; !status && r < size; r++) {
+        sizes[r] = (size_t)counts[r];
+        total += sizes[r];
+    }
+    free(counts);
     if (!status && rank == 0) {
         all = malloc(total + 1);
         if (!all)
@@ -209,15 +212,13 @@ int wrk_mpi_gather(struct wrk_mpi *mpi, const void *data, size_t size_bytes, int
         if (r == 0 && size_bytes)
             memcpy(all, data, size_bytes);
         else if (r > 0)
-            status = transfer(mpi, all + at, (size_t)sizes[r], r, 0, timeout_ms);
-        at += (size_t)sizes[r];
+            status = transfer(mpi, all + at, sizes[r], r, 0, timeout_ms);
+        at += sizes[r];
     }
-    free(sizes);
     if (status) {
         free(all);
         return status;
     }
     *all_p = all;
-    *all_size_bytes_p = rank == 0 ? total : 0;
     return CLU_OK;
 }

@@ -19,6 +19,10 @@
 
 struct wrk_mpi;
 
+/* The deadline of a collective: a last resort. A rank that died is noticed by mpirun and a rank
+ * that hangs by the scheduler long before. */
+enum { WRK_MPI_TIMEOUT_MS = 600000 };
+
 /* Starts MPI. Collective. Errors: CLU_E_UNAVAILABLE. */
 int wrk_mpi_init(struct wrk_mpi **mpi_p);
 
@@ -42,9 +46,10 @@ int wrk_mpi_max_ints(struct wrk_mpi *mpi, int64_t *values, size_t n, int timeout
 /* Rank 0's size_bytes bytes replace everybody's. Collective. */
 int wrk_mpi_broadcast(struct wrk_mpi *mpi, void *data, size_t size_bytes, int timeout_ms);
 
-/* Every rank's bytes, in rank order, on rank 0: a heap array of the total size there (the caller
- * frees it), NULL elsewhere. More than 2^31 bytes a rank are sent in pieces. Collective. */
+/* Every rank's bytes, in rank order, on rank 0: a heap array there (the caller frees it), NULL
+ * elsewhere. sizes [wrk_mpi_size] receives every rank's number of bytes, on every rank. Collective.
+ * */
 int wrk_mpi_gather(struct wrk_mpi *mpi, const void *data, size_t size_bytes, int timeout_ms,
-                   void **all_p, size_t *all_size_bytes_p);
+                   void **all_p, size_t *sizes);
 
 #endif

@@ -1,10 +1,11 @@
 /* The safetensors file format: the dense weights as anybody's tools can read them.
  *
- *     offset 0   u64 little-endian: length n of the header in bytes (the header is padded with
- * spaces so that the data start on a multiple of 8) offset 8   n bytes of JSON: {"__metadata__":
- * {"key": "text"}, "name": {"dtype": "F32", "shape": [rows, cols], "data_offsets": [begin, end]},
- * ...} offset 8+n the tensors' bytes, little-endian fp32, row-major, in the order given, without
- * gaps
+ *     offset  what
+ *     0       u64, little-endian: the length n of the header, which is padded with spaces so that
+ *             the data start on a multiple of 8
+ *     8       n bytes of JSON: {"__metadata__": {"key": "text"},
+ *             "name": {"dtype": "F32", "shape": [rows, cols], "data_offsets": [begin, end]}, ...}
+ *     8 + n   the tensors' bytes, little-endian fp32, row-major, in the order given, without gaps
  *
  * Files are written whole and atomically, and read through a read-only mapping: an opened file's
  * tensors are views that live until it is closed. Everything a file says is checked against its

@@ -1,13 +1,12 @@
 /* Scoring: every test sample of a data set, read by an exported model, one line of JSON each.
  *
- *     {"user": "u17", "item": "v4", "time": 1456099200, "p": {"like": 0.03, ...}, "t": {"like":
- * 0.41, ...}, "sequence": [["start", 0.0], ["like", 0.4]], "label": [["start", 0.0], ["leave",
- * 0.7]]}
+ *     {"user": "u17", "item": "v4", "time": 1456099200, "p": {"like": 0.03}, "t": {"like": 0.41},
+ *      "sequence": [["start", 0.0], ["like", 0.4]], "label": [["start", 0.0], ["leave", 0.7]]}
  *
  * Lines stand in the order of (time, user key, item key). "p" and "t" hold every action but start;
  * label is the pair's whole sequence. Rows come from the export alone; an id it has never seen has
  * its initial row. The reader walks users, so lines are first written as they come and put in order
- * at the end: memory grows by 24 bytes a sample. Threads: one caller.
+ * at the end: memory grows by 40 bytes a sample. Threads: one caller.
  */
 #ifndef WORKER_SCORE_H
 #define WORKER_SCORE_H

@@ -103,10 +103,11 @@ static int save_json(const char *dir, const struct wrk_state *state,
     if (status)
         return status;
     json_t *json =
-        json_pack("{s:s, s:i, s:I, s:{s:I, s:I}, s:I, s:I, s:b, s:o}", "format", "sluice-state",
-                  "version", STATE_VERSION, "step", (json_int_t)state->step, "position", "epoch",
-                  (json_int_t)state->epoch, "batch", (json_int_t)state->batch, "samples_done",
-                  (json_int_t)state->samples_done, "seed", (json_int_t)state->seed, "averaged",
+        json_pack("{s:s, s:i, s:I, s:{s:I, s:I}, s:I, s:I, s:I, s:b, s:o}", "format",
+                  "sluice-state", "version", STATE_VERSION, "step", (json_int_t)state->step,
+                  "position", "epoch", (json_int_t)state->epoch, "batch", (json_int_t)state->batch,
+                  "samples_done", (json_int_t)state->samples_done, "updates",
+                  (json_int_t)state->updates, "seed", (json_int_t)state->seed, "averaged",
                   state->average != NULL, "model", wrk_manifest_to_json(manifest));
     char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(json);
@@ -179,9 +180,11 @@ static int read_numbers(const json_t *json, const char *path, struct wrk_state *
     found.epoch = count_of(position, "epoch", &bad);
     found.batch = count_of(position, "batch", &bad);
     found.samples_done = count_of(json, "samples_done", &bad);
+    found.updates = count_of(json, "updates", &bad);
     found.seed = (uint64_t)json_integer_value(json_object_get(json, "seed"));
     if (bad)
-        return clu_fail(CLU_E_CORRUPT, "%s: step, position or samples_done is missing", path);
+        return clu_fail(CLU_E_CORRUPT, "%s: step, position, samples_done or updates is missing",
+                        path);
     *state = found;
     return CLU_OK;
 }

@@ -1,9 +1,9 @@
 /* The dense half of a snapshot: what the ranks know and the servers do not.
  *
  *     step-<12 digits>/
- *       dense.safetensors         the weights to use: the average of the last steps where one is
- * kept dense_state.safetensors   what training goes on from: weights.*, adam_m.*, adam_v.*
- *       state.json                step, data position, seeds, the model (export_manifest.h)
+ *       dense.safetensors         the weights to use: their moving average where one is kept
+ *       dense_state.safetensors   what training goes on from: weights.*, adam_m.*, adam_v.*
+ *       state.json                step, data position, seed, the model (export_manifest.h)
  *
  * Rank 0 writes these three into the folder of a snapshot under way; the servers write rows/ beside
  * them, and the scheduler commits them all with manifest.json. All ranks hold the same numbers, so
@@ -27,6 +27,7 @@ struct wrk_state {
     uint64_t epoch, batch; /* the next global batch */
     uint64_t samples_done; /* since the start of the job */
     uint64_t seed;
+    uint64_t updates; /* dense updates done: what Adam corrects its bias by */
     struct mdl_config config;
     float *weights;         /* [mdl_n_params] */
     float *adam_m, *adam_v; /* [mdl_n_params] */

@@ -3,13 +3,11 @@
  *     reader (thread) -> fill (thread) -> pull rows of batch t + k ............ client (thread)
  *                                            |
  *     step t: wait for its rows -> gather -> forward, backward -> scatter -> push its gradients
- *                                            '-> all-reduce of the dense gradients -> Adam, the
- * same everywhere
+ *                                            '-> all-reduce of dense gradients -> Adam
  *
  * k is the staleness: 0 pulls a step's rows when every push of the step before is applied, and the
- * result is exact. One extra block of floats rides in the dense all-reduce: losses, samples, and
- * the wishes of ranks (snapshot, stop, "I failed"), so that all ranks agree on the same step
- * boundary and one rank's failure never leaves the others waiting.
+ * result is exact. One block of extra floats rides in the dense all-reduce: losses, seconds, and
+ * the wish to stop, so that all ranks agree on the same step boundary.
  */
 #ifndef WORKER_TRAIN_H
 #define WORKER_TRAIN_H

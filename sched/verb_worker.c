@@ -1,0 +1,40 @@
+/* `sluice worker`: one rank of the MPI job. It is started by mpirun, which `sluice train` starts;
+ * those who launch by themselves start it the same way.
+ */
+#include "sched/verb.h"
+
+#include "worker/train.h"
+
+#include <stddef.h>
+
+struct options {
+    char job[CLU_PATH_BYTES];
+    char sched[256];
+};
+
+static const struct clu_setting rows[] = {
+    {"job", CLU_SETTING_TEXT, offsetof(struct options, job), CLU_PATH_BYTES, "job.yaml", 0, 0, NULL,
+     "the effective job file"},
+    {"sched", CLU_SETTING_TEXT, offsetof(struct options, sched), 256, "", 0, 0, NULL,
+     "the scheduler's endpoint, tcp://host:port; default: read from the job's run folder"},
+};
+
+static int run(const struct schd_call *call)
+{
+    const struct options *options = call->options;
+    struct wrk_train_options train = {.job_path = options->job, .sched_endpoint = options->sched};
+    return wrk_train_run(&train);
+}
+
+const struct schd_verb schd_verb_worker = {
+    .name = "worker",
+    .summary = "a training rank, as started by mpirun",
+    .usage = "--job FILE --sched ENDPOINT",
+    .example = "mpirun -n 2 sluice worker --job run/job.yaml --sched tcp://127.0.0.1:7700",
+    .rows = rows,
+    .n_rows = sizeof(rows) / sizeof(rows[0]),
+    .object_bytes = sizeof(struct options),
+    .min_positionals = 0,
+    .max_positionals = 0,
+    .run = run,
+};

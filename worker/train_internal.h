@@ -1,0 +1,124 @@
+/* What the files of training share: one rank's whole state. Not for others.
+ *
+ * Reading order: train.c (a rank's life) -> train_step.c (one step) -> train_report.c (what people
+ * see) -> train_feed, train_dense, train_snapshot (the parts).
+ */
+#ifndef WORKER_TRAIN_INTERNAL_H
+#define WORKER_TRAIN_INTERNAL_H
+
+#include "cluster/job.h"
+#include "cluster/member.h"
+#include "cluster/security.h"
+#include "model/a2gen.h"
+#include "ps/client.h"
+#include "worker/batch.h"
+#include "worker/dataset.h"
+#include "worker/evaluate.h"
+#include "worker/export_manifest.h"
+#include "worker/mpi.h"
+#include "worker/train_dense.h"
+#include "worker/train_feed.h"
+#include "worker/train_snapshot.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct clu_transport;
+
+/* What every rank adds to the dense all-reduce, behind the gradients; each is a sum since the last
+ * one. */
+enum wrk_extra {
+    WRK_EXTRA_CLS,
+    WRK_EXTRA_REG,
+    WRK_EXTRA_ORDER,
+    WRK_EXTRA_TOTAL,
+    WRK_EXTRA_SAMPLES,
+    WRK_EXTRA_WAIT,          /* seconds waiting for rows */
+    WRK_EXTRA_FEED,          /* seconds waiting for the feed */
+    WRK_EXTRA_STEPS,         /* steps */
+    WRK_EXTRA_STOP,          /* ranks that were told to stop */
+    WRK_EXTRA_STOP_SNAPSHOT, /* of them: with a snapshot */
+    WRK_N_EXTRAS,            /* then one a rank: its own seconds of compute */
+};
+
+/* Sums of an interval between two progress reports; only rank 0's are read. */
+struct wrk_interval {
+    double begin; /* clock */
+    double sums[WRK_N_EXTRAS];
+    double compute_max; /* of the rank that computed longest, and which */
+    int slowest;
+    uint64_t n_steps;
+};
+
+struct wrk_trainer {
+    struct clu_job job;
+    struct wrk_mpi *mpi;
+    int rank, n_ranks;
+
+    struct wrk_dataset *dataset;
+    struct wrk_features features;
+    struct mdl_config config;
+    struct wrk_manifest manifest;
+
+    struct clu_security security;
+    bool has_security;
+    struct clu_transport *transport;
+    struct clu_member *member;
+    struct psv_client *client;
+
+    struct wrk_dense dense;
+    struct wrk_feed *feed;
+    struct wrk_snapshotter *snapshotter; /* rank 0 */
+
+    /* steps: retired <= done <= pulled; a step's slot is slots[step % n_slots] */
+    struct wrk_feed_slot **slots;
+    int n_slots;
+    int n_ahead;        /* steps whose rows are asked for before they are computed */
+    uint64_t last_step; /* the job's last */
+    uint64_t done, pulled, retired;
+    int64_t since_reduce;         /* steps since the last dense all-reduce */
+    struct wrk_position position; /* the next batch */
+    uint64_t samples_done;
+    double last_losses[4]; /* of the last all-reduce, a step: cls, reg, order, total */
+
+    void *workspace;
+    size_t workspace_bytes;
+    float *d_user, *d_item;
+    size_t d_user_capacity, d_item_capacity;
+
+    float local[WRK_N_EXTRAS]; /* this rank's sums since the last all-reduce */
+    double local_compute;
+    struct wrk_interval interval;
+    double train_begin;
+
+    uint64_t snapshot_wish;           /* rank 0: take one at a step >= this; 0: none */
+    uint64_t snapshot_last;           /* rank 0: step of the last one begun */
+    bool stop_ordered, stop_snapshot; /* this rank was told to stop */
+    bool stopping, stopping_snapshot; /* all ranks agreed to */
+};
+
+/* Seconds of the monotonic clock. */
+double wrk_train_clock(void);
+
+/* Takes every order that waits. Errors: end at once with that status. */
+int wrk_train_orders(struct wrk_trainer *trainer);
+
+/* Waits for a ticket of the client in slices, between which orders are looked at: a rank that waits
+ * for a dead server still hears that the job has ended. */
+int wrk_train_wait(struct wrk_trainer *trainer, uint64_t ticket);
+
+/* One step: rows, forward and backward, push, and, where due, the all-reduce and the dense update.
+ * *reduced_p: ranks are at a common boundary. Collective. */
+int wrk_train_step(struct wrk_trainer *trainer, bool *reduced_p);
+
+/* Waits for every push that is under way. */
+int wrk_train_drain(struct wrk_trainer *trainer);
+
+/* Reports progress when an interval is over (or now, when forced). Rank 0. */
+void wrk_train_progress(struct wrk_trainer *trainer, bool force);
+
+/* Evaluates the test split as of the steps done; rank 0 writes eval.jsonl and reports. Collective.
+ * */
+int wrk_train_evaluate(struct wrk_trainer *trainer, const char *read);
+
+#endif
