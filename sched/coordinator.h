@@ -124,6 +124,10 @@ void schd_coordinator_save(const struct schd_coordinator *coordinator, struct cl
 int schd_coordinator_load(struct schd_coordinator *coordinator, int64_t now_ms, const void *data,
                           size_t size_bytes);
 
+/* Only the job's id and generation of such bytes. */
+int schd_coordinator_peek(const void *data, size_t size_bytes, uint64_t *job_id_p,
+                          uint64_t *generation_p);
+
 /* ---- looking at it ---- */
 
 struct schd_member_view {

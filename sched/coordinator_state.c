@@ -153,6 +153,28 @@ int schd_coordinator_load(struct schd_coordinator *c, int64_t now, const void *d
     return CLU_OK;
 }
 
+int schd_coordinator_peek(const void *data, size_t size_bytes, uint64_t *job_id_p,
+                          uint64_t *generation_p)
+{
+    struct clu_unpacker u;
+    clu_unpacker_init(&u, data, size_bytes);
+    size_t n;
+    int format;
+    uint64_t job_id, generation;
+    int status = clu_unpack_array(&u, &n);
+    if (!status)
+        status = unpack_small(&u, FORMAT, &format);
+    if (!status)
+        status = clu_unpack_uint(&u, &job_id);
+    if (!status)
+        status = clu_unpack_uint(&u, &generation);
+    if (status || n != N_FIELDS || format != FORMAT)
+        return CLU_E_CORRUPT;
+    *job_id_p = job_id;
+    *generation_p = generation;
+    return CLU_OK;
+}
+
 void schd_coordinator_view(const struct schd_coordinator *c, struct schd_view *view_p)
 {
     *view_p = (struct schd_view){

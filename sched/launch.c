@@ -1,0 +1,164 @@
+/* Command lines of the roles. The settings given to Open MPI, and why:
+ *
+ * - as root (containers) mpirun refuses without two variables;
+ * - --oversubscribe and --bind-to none: servers, scheduler and ranks share the cores, and mpirun, which knows
+ *   of the ranks only, would pin them all to the first ones;
+ * - loopback only, and no launch agent, while everything is on this machine: mpirun would otherwise look for
+ *   ssh and listen on every interface;
+ * - one BLAS thread: a rank's threads are its own business (the job's `threads`);
+ * - session files and shared memory in one folder that the supervisor removes: a killed mpirun leaves them.
+ */
+#include "sched/launch.h"
+
+#include "cluster/file.h"
+#include "cluster/log.h"
+#include "cluster/status.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_ARGUMENTS = 64 };
+
+static const char scratch_prefix[] = "sluice-mpi-";
+
+static const char *scratch_root(void)
+{
+    return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+}
+
+static void sweep_scratch(const char *root)
+{
+    DIR *dir = opendir(root);
+    if (!dir)
+        return;
+    struct dirent *entry;
+    while ((entry = readdir(dir))) {
+        char path[CLU_PATH_BYTES], *end;
+        if (strncmp(entry->d_name, scratch_prefix, sizeof(scratch_prefix) - 1) != 0)
+            continue;
+        long pid = strtol(entry->d_name + sizeof(scratch_prefix) - 1, &end, 10);
+        if (*end || pid <= 0 || kill((pid_t)pid, 0) == 0 || errno != ESRCH)
+            continue;
+        if (!clu_path_join(path, sizeof(path), root, entry->d_name))
+            clu_remove_tree(path);
+    }
+    closedir(dir);
+}
+
+void schd_launch_open(struct schd_launch *launch)
+{
+    char name[64];
+    launch->scratch[0] = '\0';
+    if (launch->job->hostfile[0])
+        return; /* other machines have folders of their own */
+    sweep_scratch(scratch_root());
+    snprintf(name, sizeof(name), "%s%d", scratch_prefix, (int)getpid());
+    if (clu_path_join(launch->scratch, sizeof(launch->scratch), scratch_root(), name) ||
+        clu_mkdirs(launch->scratch))
+        launch->scratch[0] = '\0';
+}
+
+void schd_launch_close(struct schd_launch *launch)
+{
+    if (launch->scratch[0])
+        clu_remove_tree(launch->scratch);
+}
+
+int schd_launch_sched(const struct schd_launch *launch, bool again, struct schd_process *process)
+{
+    const char *argv[] = {
+        launch->program,          "sched", "--job", launch->job_path, "--supervised",
+        again ? "--again" : NULL, NULL};
+    struct schd_process_options options = {.argv = argv, .commands = true, .events = true};
+    return schd_process_start(process, &options);
+}
+
+static void thread_settings(const struct clu_job *job, char blas[40], char omp[40])
+{
+    snprintf(blas, 40, "OPENBLAS_NUM_THREADS=%lld", (long long)job->threads);
+    snprintf(omp, 40, "OMP_NUM_THREADS=%lld", (long long)job->threads);
+}
+
+int schd_launch_ps(const struct schd_launch *launch, int rank, struct schd_process *process)
+{
+    char number[16];
+    snprintf(number, sizeof(number), "%d", rank);
+    const char *argv[] = {
+        launch->program,  "ps", "--job", launch->job_path, "--rank", number, "--sched",
+        launch->endpoint, NULL};
+    struct schd_process_options options = {.argv = argv};
+    return schd_process_start(process, &options);
+}
+
+struct arguments {
+    int n;
+    const char *argv[MAX_ARGUMENTS];
+};
+
+static void add(struct arguments *arguments, const char *argument)
+{
+    if (arguments->n < MAX_ARGUMENTS - 1)
+        arguments->argv[arguments->n++] = argument;
+}
+
+static void add_setting(struct arguments *arguments, const char *name, const char *value)
+{
+    add(arguments, "--mca");
+    add(arguments, name);
+    add(arguments, value);
+}
+
+int schd_launch_workers(const struct schd_launch *launch, struct schd_process *process)
+{
+    const struct clu_job *job = launch->job;
+    struct arguments a = {0};
+    char ranks[24], blas[40], omp[40];
+    snprintf(ranks, sizeof(ranks), "%lld", (long long)job->workers);
+    thread_settings(job, blas, omp);
+    const char *environment[] = {blas, omp, "OMPI_ALLOW_RUN_AS_ROOT=1",
+                                 "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", NULL};
+    if (geteuid() != 0)
+        environment[2] = NULL;
+    add(&a, "mpirun");
+    add(&a, "-n");
+    add(&a, ranks);
+    add(&a, "--oversubscribe");
+    add(&a, "--bind-to");
+    add(&a, "none");
+    add_setting(&a, "pml", "ob1");
+    add_setting(&a, "btl", "self,vader,tcp");
+    add_setting(&a, "btl_vader_single_copy_mechanism", "none");
+    if (job->hostfile[0]) {
+        add(&a, "--hostfile");
+        add(&a, job->hostfile);
+        add(&a, "-x");
+        add(&a, "OPENBLAS_NUM_THREADS");
+        add(&a, "-x");
+        add(&a, "OMP_NUM_THREADS");
+    } else {
+        add_setting(&a, "plm", "isolated");
+        add_setting(&a, "btl_tcp_if_include", "lo");
+        add_setting(&a, "oob_tcp_if_include", "lo");
+    }
+    if (launch->scratch[0]) {
+        add_setting(&a, "orte_tmpdir_base", launch->scratch);
+        add_setting(&a, "btl_vader_backing_directory", launch->scratch);
+    }
+    add(&a, launch->program);
+    add(&a, "worker");
+    add(&a, "--job");
+    add(&a, launch->job_path);
+    add(&a, "--sched");
+    add(&a, launch->endpoint);
+    struct schd_process_options options = {.argv = a.argv, .environment = environment};
+    int status = schd_process_start(process, &options);
+    if (!status)
+        clu_info("starting %s worker%s with mpirun%s, %s, not bound to cores%s", ranks,
+                 job->workers == 1 ? "" : "s", geteuid() == 0 ? " (as root)" : "", blas,
+                 job->hostfile[0] ? "" : ", loopback only");
+    return status;
+}

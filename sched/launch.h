@@ -1,0 +1,34 @@
+/* How each role of a job is started on this machine: command lines and environments, nothing else.
+ *
+ *     sched     sluice sched --job OUT/run/job.yaml --supervised
+ *     ps r      sluice ps --job OUT/run/job.yaml --rank r --sched ENDPOINT
+ *     workers   mpirun -n W ... sluice worker --job OUT/run/job.yaml --sched ENDPOINT
+ *
+ * Threads: the supervisor's own (see process.h).
+ */
+#ifndef SCHED_LAUNCH_H
+#define SCHED_LAUNCH_H
+
+#include "cluster/job.h"
+#include "sched/process.h"
+
+struct schd_launch {
+    const struct clu_job *job;
+    const char *program; /* this executable */
+    char job_path[CLU_PATH_BYTES];
+    char endpoint[CLU_ENDPOINT_BYTES]; /* of the scheduler, once it listens */
+    char scratch[CLU_PATH_BYTES]; /* Open MPI's session files and shared memory; "" its default */
+};
+
+/* Makes the scratch folder, in shared memory where there is some, and removes those that supervisors
+ * killed earlier left behind. */
+void schd_launch_open(struct schd_launch *launch);
+
+/* Removes the scratch folder. */
+void schd_launch_close(struct schd_launch *launch);
+
+int schd_launch_sched(const struct schd_launch *launch, bool again, struct schd_process *process);
+int schd_launch_ps(const struct schd_launch *launch, int rank, struct schd_process *process);
+int schd_launch_workers(const struct schd_launch *launch, struct schd_process *process);
+
+#endif

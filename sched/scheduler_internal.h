@@ -1,0 +1,96 @@
+/* The scheduler's state, shared by its loop (scheduler.c), what it tells others (scheduler_report.c) and what
+ * it stores (scheduler_store.c). Nobody else includes this.
+ */
+#ifndef SCHED_SCHEDULER_INTERNAL_H
+#define SCHED_SCHEDULER_INTERNAL_H
+
+#include "cluster/security.h"
+#include "sched/coordinator.h"
+#include "sched/scheduler.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+
+enum { N_REMEMBERED = 16 };
+
+struct schd_remembered {
+    int64_t time_ms;
+    int level;
+    char text[CLU_TEXT_BYTES];
+};
+
+struct emb_kv;
+
+struct schd_scheduler {
+    const struct clu_job *job;
+    bool supervised, secure;
+    char run[CLU_PATH_BYTES], snapshot_root[CLU_PATH_BYTES];
+    char endpoint[CLU_ENDPOINT_BYTES];
+    struct clu_security security;
+    struct clu_transport *transport;
+    struct clu_control *control;
+    struct clu_control_message *in, *out;
+    struct schd_coordinator *coordinator;
+    enum schd_phase phase; /* as last told */
+    int64_t started_ms;
+    int signal_fd;
+    char command[4096];
+    size_t command_bytes;
+
+    /* files reported for the snapshot of files_step */
+    uint64_t files_step;
+    int n_files;
+    struct clu_manifest_file *files;
+
+    /* the commit under way */
+    bool commit_running, commit_inline;
+    pthread_t commit;
+    int commit_fd, commit_status;
+    struct clu_manifest committing;
+
+    FILE *metrics_file;
+    struct emb_kv *store;
+    struct schd_remembered remembered[N_REMEMBERED]; /* newest warnings and errors, a ring */
+    int n_remembered;
+
+    bool ended;
+    int end_status;
+};
+
+/* Monotonic and wall-clock milliseconds. */
+int64_t schd_now_ms(void);
+int64_t schd_wall_ms(void);
+
+/* Events on stdout, and lines of metrics.jsonl. */
+void schd_event_listening(struct schd_scheduler *s);
+void schd_event_phase(struct schd_scheduler *s, const struct schd_view *view);
+void schd_event_figures(struct schd_scheduler *s, enum clu_role role, int rank,
+                        const struct clu_report *report);
+void schd_event_snapshot(struct schd_scheduler *s, uint64_t step, int status);
+void schd_event_recovered(struct schd_scheduler *s, const char *resume, uint64_t step);
+void schd_event_end(struct schd_scheduler *s, int status, const char *text);
+
+/* Keeps a warning or an error for the status page. */
+void schd_remember(struct schd_scheduler *s, int level, const char *text);
+
+/* What is known of the job as one JSON text; the caller frees it, NULL when out of memory. */
+char *schd_status_json(struct schd_scheduler *s);
+
+/* The same to the log, a line a member. */
+void schd_dump(struct schd_scheduler *s);
+
+/* The store: open before the coordinator is made, close at the end. */
+int schd_scheduler_open_store(struct schd_scheduler *s);
+void schd_scheduler_close_store(struct schd_scheduler *s);
+
+/* Stores the coordinator's state; a failure is logged: the job goes on, but will not survive this process. */
+void schd_scheduler_store(struct schd_scheduler *s);
+
+/* The job's id and its last generation; 0 and 0 when the folder is new. */
+void schd_scheduler_last_life(struct schd_scheduler *s, uint64_t *job_id_p, uint64_t *generation_p);
+
+/* Gives the coordinator the stored state. NOT_FOUND when there is none. */
+int schd_scheduler_restore(struct schd_scheduler *s);
+
+#endif

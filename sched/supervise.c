@@ -1,0 +1,499 @@
+/* The supervisor's loop. It has one thread and one place to wait: poll over the children's pipes and a
+ * signalfd. What may happen, and what is done:
+ *
+ *     a child ends, and it was time            nothing; when all have ended, so has the job
+ *     a child ends otherwise                   blame it, wait GRACE_MS for better words, then recover or end
+ *     the scheduler tells "broken"             the same
+ *     Ctrl-C or SIGTERM                        tell the scheduler to stop: a last snapshot, then exit code 75
+ *     a second one                             end at once
+ *     SIGUSR1                                  everybody writes what they know of their state to their logs
+ *
+ * To end means: SIGTERM to every child's group, KILL_AFTER_MS later SIGKILL, then whatever has become a child
+ * of ours (ranks whose mpirun died), until there is none.
+ *
+ * A recovery ends servers and workers, asks the scheduler for a new life from the newest whole snapshot,
+ * and starts them again. A dead scheduler is only started again: its members join it and nobody rolls back.
+ */
+#include "sched/supervise_internal.h"
+
+#include "cluster/file.h"
+#include "cluster/log.h"
+#include "cluster/status.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    POLL_MS = 100,
+    GRACE_MS = 300,
+    KILL_AFTER_MS = 2000,
+    END_WITHIN_MS = 15000, /* after the scheduler said that the job has ended */
+    STRAYS_WITHIN_MS = 2000,
+    MAX_DEATHS_AT_STEP = 3,
+    MAX_BACK_OFF_MS = 30000,
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- every child ---- */
+
+static int n_processes(const struct schd_supervisor *s)
+{
+    return 2 + (int)s->job->servers;
+}
+
+static struct schd_process *process_at(struct schd_supervisor *s, int i)
+{
+    return i == 0 ? &s->sched : i == 1 ? &s->workers : &s->ps[i - 2];
+}
+
+static bool runs(const struct schd_process *p)
+{
+    return p->pid > 0 && !p->ended;
+}
+
+static int n_running(struct schd_supervisor *s)
+{
+    int n = 0;
+    for (int i = 0; i < n_processes(s); i++)
+        n += runs(process_at(s, i));
+    return n;
+}
+
+static void command(struct schd_supervisor *s, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void command(struct schd_supervisor *s, const char *format, ...)
+{
+    char line[1024];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(line, sizeof(line) - 1, format, args);
+    va_end(args);
+    line[n] = '\n';
+    if (runs(&s->sched) && write(s->sched.command_fd, line, (size_t)n + 1) != n + 1)
+        clu_debug("the scheduler does not take commands: %s", strerror(errno));
+}
+
+struct ps_context {
+    struct schd_supervisor *s;
+    int rank;
+};
+
+static void read_ps(void *context, char *line)
+{
+    struct ps_context *ps = context;
+    schd_supervisor_ps_line(ps->s, ps->rank, line);
+}
+
+static void read_process(struct schd_supervisor *s, int i)
+{
+    struct schd_process *p = process_at(s, i);
+    struct ps_context ps = {s, i - 2};
+    if (i == 0) {
+        schd_lines_read(&p->events, schd_supervisor_event, s);
+        schd_lines_read(&p->log, schd_supervisor_sched_line, s);
+    } else if (i == 1) {
+        schd_lines_read(&p->log, schd_supervisor_worker_line, s);
+    } else {
+        schd_lines_read(&p->log, read_ps, &ps);
+    }
+}
+
+/* ---- ends ---- */
+
+/* A child has ended; its pipes are read to the end first, so that its last words count. */
+static void on_end(struct schd_supervisor *s, int i, int wait_status)
+{
+    struct schd_process *p = process_at(s, i);
+    char how[160];
+    p->ended = true;
+    p->wait_status = wait_status;
+    read_process(s, i);
+    schd_describe_end(wait_status, how, sizeof(how));
+    clu_debug("%s %s", p->name, how);
+    int status = schd_status_of_end(wait_status);
+    if (p == &s->sched && s->end_told)
+        return;
+    if (p == &s->workers) {
+        if (status == CLU_OK || (status == CLU_E_INTERRUPTED && s->n_interrupts > 0))
+            return;
+        if (s->dead_rank >= 0)
+            schd_supervisor_blame(s, CLU_E_LOST, false, "worker %d %s", s->dead_rank, s->dead_how);
+        else if (WIFSIGNALED(wait_status))
+            schd_supervisor_blame(s, status, false, "mpirun, the workers' launcher, %s", how);
+        else
+            schd_supervisor_blame(s, status, false, "a worker %s", how);
+        return;
+    }
+    if (p->role == CLU_ROLE_PS && status == CLU_OK &&
+        (s->end_told || strcmp(s->phase, "stopping") == 0 || strcmp(s->phase, "ended") == 0))
+        return;
+    if (p->role == CLU_ROLE_PS && s->n_interrupts > 0 &&
+        (status == CLU_OK || status == CLU_E_INTERRUPTED))
+        return;
+    schd_supervisor_blame(s, status ? status : CLU_E_LOST, false, "%s %s", p->name, how);
+}
+
+static void reap(struct schd_supervisor *s)
+{
+    int wait_status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0)
+        for (int i = 0; i < n_processes(s); i++)
+            if (process_at(s, i)->pid == pid && !process_at(s, i)->ended)
+                on_end(s, i, wait_status);
+}
+
+static void on_signal(struct schd_supervisor *s, int signal_number)
+{
+    if (signal_number == SIGUSR1) {
+        command(s, "dump");
+        schd_supervisor_say(s, CLU_LOG_INFO, "state: phase %s, step %llu of %llu, %d processes run",
+                            s->phase, (unsigned long long)s->step, (unsigned long long)s->n_steps,
+                            n_running(s));
+    } else if (signal_number == SIGINT || signal_number == SIGTERM) {
+        const char *name = signal_number == SIGINT ? "an interrupt (SIGINT)" : "SIGTERM";
+        if (++s->n_interrupts == 1) {
+            schd_supervisor_say(s, CLU_LOG_INFO, "%s: stopping; once more ends the job at once",
+                                name);
+            command(s, "stop stopped by %s", name);
+        } else {
+            schd_supervisor_blame(s, CLU_E_INTERRUPTED, true, "ended at once by %s", name);
+        }
+    }
+}
+
+/* Waits up to timeout_ms for anything, and deals with it. */
+static void pump(struct schd_supervisor *s, int timeout_ms)
+{
+    int n = n_processes(s);
+    struct pollfd *items = calloc(2 * (size_t)n + 1, sizeof(*items));
+    if (!items)
+        return;
+    items[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
+    for (int i = 0; i < n; i++) {
+        struct schd_process *p = process_at(s, i);
+        items[1 + 2 * i] = (struct pollfd){.fd = p->pid ? p->log.fd : -1, .events = POLLIN};
+        items[2 + 2 * i] = (struct pollfd){.fd = p->pid ? p->events.fd : -1, .events = POLLIN};
+    }
+    poll(items, 2 * (nfds_t)n + 1, timeout_ms);
+    for (int i = 0; i < n; i++)
+        if (items[1 + 2 * i].revents || items[2 + 2 * i].revents)
+            read_process(s, i);
+    free(items);
+    struct signalfd_siginfo info;
+    while (read(s->signal_fd, &info, sizeof(info)) == sizeof(info))
+        on_signal(s, (int)info.ssi_signo);
+    reap(s);
+}
+
+/* Ends the children from first on (0: all; 1: all but the scheduler), within 2 x KILL_AFTER_MS. */
+static void end_processes(struct schd_supervisor *s, int first)
+{
+    s->killing = true;
+    for (int round = 0; round < 2; round++) {
+        int signal_number = round == 0 ? SIGTERM : SIGKILL;
+        for (int i = first; i < n_processes(s); i++)
+            schd_process_signal(process_at(s, i), signal_number);
+        for (int64_t until = now_ms() + KILL_AFTER_MS; now_ms() < until;) {
+            int n = 0;
+            for (int i = first; i < n_processes(s); i++)
+                n += runs(process_at(s, i));
+            if (n == 0)
+                break;
+            pump(s, 20);
+        }
+    }
+    for (int i = first; i < n_processes(s); i++) {
+        if (process_at(s, i)->pid)
+            schd_process_close(process_at(s, i));
+    }
+    s->killing = false;
+}
+
+/* ---- start ---- */
+
+static int wait_for(struct schd_supervisor *s, bool *flag, const char *what)
+{
+    int64_t until = now_ms() + s->job->start_timeout_ms;
+    *flag = false;
+    while (!*flag && !s->verdict.there) {
+        if (now_ms() > until)
+            schd_supervisor_blame(s, CLU_E_TIMEOUT, false, "sched has not %s within %lld ms", what,
+                                  (long long)s->job->start_timeout_ms);
+        pump(s, POLL_MS);
+    }
+    return s->verdict.there ? s->verdict.status : CLU_OK;
+}
+
+static int start_sched(struct schd_supervisor *s, bool again)
+{
+    s->sched.role = CLU_ROLE_SCHED;
+    snprintf(s->sched.name, sizeof(s->sched.name), "sched");
+    int status = schd_launch_sched(&s->launch, again, &s->sched);
+    if (status)
+        schd_supervisor_blame(s, status, false, "sched cannot be started");
+    return status ? status : wait_for(s, &s->listening, "begun to listen");
+}
+
+static int start_members(struct schd_supervisor *s)
+{
+    int status = CLU_OK;
+    s->dead_rank = -1;
+    for (int r = 0; r < s->job->servers && !status; r++) {
+        s->ps[r].role = CLU_ROLE_PS;
+        s->ps[r].rank = r;
+        snprintf(s->ps[r].name, sizeof(s->ps[r].name), "ps %d", r);
+        status = schd_launch_ps(&s->launch, r, &s->ps[r]);
+    }
+    s->workers.role = CLU_ROLE_WORKER;
+    snprintf(s->workers.name, sizeof(s->workers.name), "mpirun");
+    if (!status)
+        status = schd_launch_workers(&s->launch, &s->workers);
+    if (status)
+        schd_supervisor_blame(s, status, false, "a role cannot be started");
+    return status;
+}
+
+static int lock_folder(struct schd_supervisor *s)
+{
+    char path[CLU_PATH_BYTES];
+    int status = clu_path_join(path, sizeof(path), s->run, "lock");
+    if (status)
+        return status;
+    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (s->lock_fd < 0)
+        return clu_fail(clu_status_from_errno(errno), "%s: %s", path, strerror(errno));
+    if (flock(s->lock_fd, LOCK_EX | LOCK_NB))
+        return clu_fail(CLU_E_EXISTS,
+                        "another job runs in %s: wait for it, stop it (sluice stop %s), "
+                        "or choose another --out",
+                        s->job->out, s->job->out);
+    return CLU_OK;
+}
+
+/* Signals arrive on a descriptor; children unblock them again (process.c). */
+static int open_signals(struct schd_supervisor *s)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (s->signal_fd < 0)
+        return clu_fail(clu_status_from_errno(errno), "no descriptor for signals: %s",
+                        strerror(errno));
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1))
+        clu_debug("not a subreaper: %s", strerror(errno));
+    return CLU_OK;
+}
+
+static int open_job(struct schd_supervisor *s)
+{
+    int status = clu_path_join(s->run, sizeof(s->run), s->job->out, "run");
+    if (!status)
+        status = clu_path_join(s->log_folder, sizeof(s->log_folder), s->run, "log");
+    if (!status)
+        status = clu_path_join(s->launch.job_path, sizeof(s->launch.job_path), s->run, "job.yaml");
+    if (!status)
+        status = clu_mkdirs(s->log_folder);
+    if (!status)
+        status = lock_folder(s);
+    if (!status)
+        status = clu_job_save(s->job, s->launch.job_path);
+    if (!status)
+        status = schd_supervisor_open_logs(s);
+    if (!status)
+        status = open_signals(s);
+    if (!status)
+        schd_launch_open(&s->launch);
+    return status;
+}
+
+/* ---- recovery ---- */
+
+/* Whether starting again could help: not for what the next life would meet as well. */
+static bool is_recoverable(int status)
+{
+    switch (status) {
+    case CLU_E_USAGE:
+    case CLU_E_CONFIG:
+    case CLU_E_DATA:
+    case CLU_E_DENIED:
+    case CLU_E_EXISTS:
+    case CLU_E_NOT_FOUND:
+    case CLU_E_FULL:
+    case CLU_E_INTERRUPTED:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* Waits before the n-th restart: 0.2 s, doubled each time. */
+static void back_off(struct schd_supervisor *s)
+{
+    int64_t wait_ms = 200;
+    for (int i = 1; i < s->n_restarts && wait_ms < MAX_BACK_OFF_MS; i++)
+        wait_ms *= 2;
+    for (int64_t until = now_ms() + wait_ms; now_ms() < until && !s->n_interrupts;)
+        pump(s, POLL_MS);
+}
+
+static int recover_scheduler(struct schd_supervisor *s)
+{
+    schd_process_close(&s->sched);
+    int status = start_sched(s, true);
+    if (!status && s->n_interrupts > 0)
+        command(s, "stop stopped on request");
+    return status;
+}
+
+static int recover_members(struct schd_supervisor *s)
+{
+    end_processes(s, 1);
+    s->verdict.there = false;
+    command(s, "recover");
+    int status = wait_for(s, &s->recovered, "recovered");
+    return status ? status : start_members(s);
+}
+
+/* Deals with a verdict: starts the job again from its last snapshot when it may, or says how it ends. */
+static int recover_or_end(struct schd_supervisor *s)
+{
+    struct schd_verdict v = s->verdict;
+    bool only_sched = s->sched.ended && !s->end_told;
+    for (int i = 1; i < n_processes(s); i++)
+        only_sched = only_sched && runs(process_at(s, i));
+    if (s->n_interrupts > 0 || s->n_restarts >= s->job->max_restarts || !is_recoverable(v.status)) {
+        schd_supervisor_say(s, CLU_LOG_ERROR, "%s; the job ends at step %llu", v.text,
+                            (unsigned long long)s->step);
+        return v.status;
+    }
+    s->n_deaths_at_step = s->step == s->died_at_step ? s->n_deaths_at_step + 1 : 1;
+    s->died_at_step = s->step;
+    if (s->n_deaths_at_step >= MAX_DEATHS_AT_STEP) {
+        schd_supervisor_say(s, CLU_LOG_ERROR,
+                            "%s; the %d. time at step %llu: that is a bug, not bad luck", v.text,
+                            s->n_deaths_at_step, (unsigned long long)s->step);
+        return CLU_E_BUG;
+    }
+    s->n_restarts++;
+    schd_supervisor_say(s, CLU_LOG_WARN, "%s; restart %d of at most %lld, from %s", v.text,
+                        s->n_restarts, (long long)s->job->max_restarts,
+                        only_sched ? "where it was" : "the last snapshot");
+    if (!only_sched)
+        end_processes(s, s->sched.ended ? 0 : 1);
+    s->verdict.there = false;
+    back_off(s);
+    int status = s->sched.ended ? recover_scheduler(s) : CLU_OK;
+    if (!status && !only_sched)
+        status = recover_members(s);
+    return status ? status : CLU_E_AGAIN;
+}
+
+/* ---- the job ---- */
+
+static int watch(struct schd_supervisor *s)
+{
+    for (;;) {
+        pump(s, POLL_MS);
+        if (s->verdict.there && now_ms() - s->verdict.time_ms >= GRACE_MS) {
+            int status = recover_or_end(s);
+            if (status != CLU_E_AGAIN)
+                return status;
+            continue;
+        }
+        if (s->verdict.there)
+            continue;
+        if (n_running(s) == 0)
+            break;
+        if (s->end_told && now_ms() - s->end_ms > END_WITHIN_MS) {
+            schd_supervisor_say(s, CLU_LOG_WARN, "%d processes did not end by themselves in time",
+                                n_running(s));
+            break;
+        }
+    }
+    return s->end_told ? s->end_status : CLU_E_BUG;
+}
+
+static void say_end(struct schd_supervisor *s, int status, int64_t seconds)
+{
+    if (status == CLU_OK)
+        schd_supervisor_say(s, CLU_LOG_INFO,
+                            "done: step %llu after %lld s; the snapshot of step %llu is in "
+                            "%s/snapshot",
+                            (unsigned long long)s->step, (long long)seconds,
+                            (unsigned long long)s->snapshot_step, s->run);
+    else if (!s->verdict.there && status == CLU_E_INTERRUPTED)
+        schd_supervisor_say(s, CLU_LOG_INFO, "%s at step %llu; the same command goes on from there",
+                            s->end_text, (unsigned long long)s->step);
+    else if (!s->verdict.there)
+        schd_supervisor_say(s, CLU_LOG_ERROR, "%s",
+                            s->end_text[0] ? s->end_text : clu_status_text(status));
+}
+
+static void close_job(struct schd_supervisor *s)
+{
+    end_processes(s, 0);
+    int strays = schd_reap_strays(STRAYS_WITHIN_MS);
+    if (strays > 0)
+        clu_debug("%d stray processes ended", strays);
+    schd_launch_close(&s->launch);
+    schd_progress_clear(&s->progress);
+    schd_supervisor_close_logs(s);
+    if (s->signal_fd >= 0)
+        close(s->signal_fd);
+    if (s->lock_fd >= 0)
+        close(s->lock_fd);
+    free(s->ps);
+    free(s);
+}
+
+int schd_supervise(const struct clu_job *job, const char *program)
+{
+    struct schd_supervisor *s = calloc(1, sizeof(*s));
+    if (s)
+        s->ps = calloc((size_t)job->servers, sizeof(*s->ps));
+    if (!s || !s->ps) {
+        free(s);
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for the supervisor");
+    }
+    int64_t started_ms = now_ms();
+    s->job = job;
+    s->launch.job = job;
+    s->launch.program = program;
+    s->lock_fd = s->signal_fd = -1;
+    s->dead_rank = -1;
+    schd_progress_init(&s->progress);
+    int status = open_job(s);
+    if (!status && !(status = start_sched(s, false)))
+        status = start_members(s);
+    if (!status)
+        status = watch(s);
+    else if (s->verdict.there)
+        schd_supervisor_say(s, CLU_LOG_ERROR, "%s", s->verdict.text);
+    say_end(s, status, (now_ms() - started_ms) / 1000);
+    close_job(s);
+    return status;
+}

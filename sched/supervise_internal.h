@@ -1,0 +1,73 @@
+/* The supervisor's state, shared by its loop (supervise.c) and by what it hears (supervise_hear.c). Nobody
+ * else includes this.
+ */
+#ifndef SCHED_SUPERVISE_INTERNAL_H
+#define SCHED_SUPERVISE_INTERNAL_H
+
+#include "sched/launch.h"
+#include "sched/progress.h"
+#include "sched/supervise.h"
+
+#include <stdio.h>
+
+/* What went wrong first, or so it is believed. */
+struct schd_verdict {
+    bool there;
+    bool by_scheduler; /* a member's own words, or the scheduler's observation */
+    int status;
+    int64_t time_ms;
+    char text[CLU_TEXT_BYTES];
+};
+
+struct schd_supervisor {
+    const struct clu_job *job;
+    struct schd_launch launch;
+    char run[CLU_PATH_BYTES], log_folder[CLU_PATH_BYTES];
+    int lock_fd, signal_fd;
+    struct schd_process sched, workers;
+    struct schd_process *ps; /* [job->servers] */
+    FILE *sched_log, *mpi_log;
+    FILE **ps_log, **worker_log; /* [servers], [workers] */
+    struct schd_progress progress;
+
+    /* what the scheduler told */
+    bool listening, recovered;
+    char phase[16];
+    uint64_t step, n_steps, snapshot_step;
+    bool end_told;
+    int end_status;
+    int64_t end_ms;
+    char end_text[CLU_TEXT_BYTES];
+
+    bool killing; /* the end of a process is our own doing */
+    int n_interrupts;
+    struct schd_verdict verdict;
+    int dead_rank; /* the rank mpirun says was lost; -1 */
+    char dead_how[128];
+
+    int n_restarts;
+    uint64_t died_at_step;
+    int n_deaths_at_step;
+};
+
+/* A line of an event from the scheduler; context is the supervisor. */
+void schd_supervisor_event(void *context, char *line);
+
+/* A line of a role's log; each is written to the role's file, and shown when it is a warning or an error. */
+void schd_supervisor_sched_line(void *context, char *line);
+void schd_supervisor_worker_line(void *context, char *line);
+void schd_supervisor_ps_line(struct schd_supervisor *s, int rank, char *line);
+
+/* Writes a sentence to the terminal and to train.log. */
+void schd_supervisor_say(struct schd_supervisor *s, int level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Records a failure, when it is the first. */
+void schd_supervisor_blame(struct schd_supervisor *s, int status, bool by_scheduler,
+                           const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Opens and closes the log files. */
+int schd_supervisor_open_logs(struct schd_supervisor *s);
+void schd_supervisor_close_logs(struct schd_supervisor *s);
+
+#endif
