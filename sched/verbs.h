@@ -5,7 +5,11 @@
 
 #include "sched/verb.h"
 
-#define SCHD_VERB_LIST(X) X(train) X(sched) X(help)
+#define SCHD_VERB_LIST(X)                                                                          \
+    X(prepare)                                                                                     \
+    X(train)                                                                                       \
+    X(sched)                                                                                       \
+    X(help)
 
 #define SCHD_X(name) extern const struct schd_verb schd_verb_##name;
 SCHD_VERB_LIST(SCHD_X)
