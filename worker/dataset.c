@@ -72,7 +72,7 @@ int wrk_dataset_open(const char *dir, struct wrk_dataset **dataset_p)
         free(dataset);
         return clu_fail(CLU_E_NO_MEMORY, "%s: out of memory", dir);
     }
-    int status = wrk_manifest_load(dir, &dataset->manifest);
+    int status = wrk_dataset_manifest_load(dir, &dataset->manifest);
     if (status == CLU_OK) {
         wrk_shape_init(&dataset->shape, &dataset->manifest.info, &dataset->manifest.transform);
         status = open_shards(dataset);
@@ -110,7 +110,7 @@ uint64_t wrk_dataset_checksum(const struct wrk_dataset *dataset)
 uint64_t wrk_dataset_n_samples(const struct wrk_dataset *dataset, enum wrk_split split,
                                int valid_percent)
 {
-    const struct wrk_manifest *manifest = &dataset->manifest;
+    const struct wrk_dataset_manifest *manifest = &dataset->manifest;
     if (split == WRK_SPLIT_TEST)
         return manifest->info.n_test;
     uint64_t before = manifest->n_train_before[valid_percent];
@@ -172,7 +172,7 @@ void wrk_dataset_close(struct wrk_dataset *dataset)
         wrk_shard_close(dataset->shard[i]);
     free(dataset->shard);
     free(dataset->frame);
-    wrk_manifest_fini(&dataset->manifest);
+    wrk_dataset_manifest_fini(&dataset->manifest);
     free(dataset->dir);
     free(dataset);
 }

@@ -14,7 +14,7 @@ struct wrk_frame_ref {
 
 struct wrk_dataset {
     char *dir;
-    struct wrk_manifest manifest;
+    struct wrk_dataset_manifest manifest;
     struct wrk_shape shape;
     struct wrk_shard **shard; /* [manifest.n_shards] */
     struct wrk_frame_ref *frame;

@@ -43,7 +43,7 @@ static json_t *counts_json(const struct wrk_dataset_info *info)
                      "pairs_with_action", with);
 }
 
-static json_t *manifest_json(const struct wrk_manifest *manifest)
+static json_t *manifest_json(const struct wrk_dataset_manifest *manifest)
 {
     const struct wrk_dataset_info *info = &manifest->info;
     json_t *actions = json_array(), *cuts = json_array(), *before = json_array(),
@@ -87,7 +87,7 @@ static bool checksum_of(json_t *json, uint64_t *checksum_p)
     return true;
 }
 
-int wrk_manifest_save(const struct wrk_manifest *manifest, const char *dir)
+int wrk_dataset_manifest_save(const struct wrk_dataset_manifest *manifest, const char *dir)
 {
     char path[PATH_MAX];
     int status = clu_path_join(path, sizeof(path), dir, "manifest.json");
@@ -249,7 +249,8 @@ static void take_info(struct taker *taker, const json_t *json, struct wrk_datase
         refuse(taker, "counts", "train and test to add up to pairs");
 }
 
-static void take_shards(struct taker *taker, const json_t *json, struct wrk_manifest *manifest)
+static void take_shards(struct taker *taker, const json_t *json,
+                        struct wrk_dataset_manifest *manifest)
 {
     const json_t *list = take_list(taker, json, "shards", 1, 1 << 20);
     size_t n = json_array_size(list);
@@ -270,7 +271,7 @@ static void take_shards(struct taker *taker, const json_t *json, struct wrk_mani
     manifest->n_shards = n;
 }
 
-static int take_manifest(struct taker *taker, json_t *json, struct wrk_manifest *manifest)
+static int take_manifest(struct taker *taker, json_t *json, struct wrk_dataset_manifest *manifest)
 {
     char kind[32] = "";
     take_text(taker, json, "kind", kind, sizeof(kind));
@@ -316,25 +317,25 @@ static int take_manifest(struct taker *taker, json_t *json, struct wrk_manifest 
     return CLU_OK;
 }
 
-int wrk_manifest_parse(const char *name, const char *text, size_t size_bytes,
-                       struct wrk_manifest *manifest_p)
+int wrk_dataset_manifest_parse(const char *name, const char *text, size_t size_bytes,
+                               struct wrk_dataset_manifest *manifest_p)
 {
     json_error_t error;
     json_t *json = json_loadb(text, size_bytes, JSON_REJECT_DUPLICATES, &error);
     if (!json)
         return clu_fail(CLU_E_CORRUPT, "%s, line %d: not JSON: %s", name, error.line, error.text);
-    struct wrk_manifest manifest = {0};
+    struct wrk_dataset_manifest manifest = {0};
     struct taker taker = {name, CLU_OK};
     int status = take_manifest(&taker, json, &manifest);
     json_decref(json);
     if (status == CLU_OK)
         *manifest_p = manifest;
     else
-        wrk_manifest_fini(&manifest);
+        wrk_dataset_manifest_fini(&manifest);
     return status;
 }
 
-int wrk_manifest_load(const char *dir, struct wrk_manifest *manifest_p)
+int wrk_dataset_manifest_load(const char *dir, struct wrk_dataset_manifest *manifest_p)
 {
     char path[PATH_MAX], *text;
     size_t size;
@@ -348,12 +349,12 @@ int wrk_manifest_load(const char *dir, struct wrk_manifest *manifest_p)
     status = clu_file_read_all(path, MAX_MANIFEST_BYTES, &text, &size);
     if (status != CLU_OK)
         return status;
-    status = wrk_manifest_parse(path, text, size, manifest_p);
+    status = wrk_dataset_manifest_parse(path, text, size, manifest_p);
     free(text);
     return status;
 }
 
-void wrk_manifest_fini(struct wrk_manifest *manifest)
+void wrk_dataset_manifest_fini(struct wrk_dataset_manifest *manifest)
 {
     free(manifest->schema_json);
     free(manifest->shard);

@@ -15,7 +15,7 @@ struct wrk_shard_entry {
     uint64_t size_bytes, checksum; /* XXH3 of the whole file */
 };
 
-struct wrk_manifest {
+struct wrk_dataset_manifest {
     struct wrk_dataset_info info;
     struct wrk_transform transform;
     /* valid_cut_ms[p]: samples that start at or after it are the last p percent of the training part */
@@ -28,15 +28,15 @@ struct wrk_manifest {
 };
 
 /* Writes DIR/manifest.json. */
-int wrk_manifest_save(const struct wrk_manifest *manifest, const char *dir);
+int wrk_dataset_manifest_save(const struct wrk_dataset_manifest *manifest, const char *dir);
 
 /* Reads and checks it. Errors: NOT_FOUND, CORRUPT (with file and key). */
-int wrk_manifest_load(const char *dir, struct wrk_manifest *manifest_p);
+int wrk_dataset_manifest_load(const char *dir, struct wrk_dataset_manifest *manifest_p);
 
 /* The same from memory; name stands for the file in messages. */
-int wrk_manifest_parse(const char *name, const char *text, size_t size_bytes,
-                       struct wrk_manifest *manifest_p);
+int wrk_dataset_manifest_parse(const char *name, const char *text, size_t size_bytes,
+                               struct wrk_dataset_manifest *manifest_p);
 
-void wrk_manifest_fini(struct wrk_manifest *manifest);
+void wrk_dataset_manifest_fini(struct wrk_dataset_manifest *manifest);
 
 #endif

@@ -33,7 +33,7 @@ struct entry {
 struct wrk_writer {
     char dir[PATH_MAX], part_dir[PATH_MAX];
     uint64_t memory_bytes;
-    struct wrk_manifest manifest;
+    struct wrk_dataset_manifest manifest;
     struct wrk_shape shape;
     struct clu_packer packer; /* the frame under construction */
     uint32_t frame_users;
@@ -65,7 +65,8 @@ static int check_place(const char *dir)
                     "%s exists and is not a data set: it is left alone; give another folder", dir);
 }
 
-static void fill_info(struct wrk_manifest *manifest, const struct wrk_writer_options *options)
+static void fill_info(struct wrk_dataset_manifest *manifest,
+                      const struct wrk_writer_options *options)
 {
     const struct wrk_schema *schema = options->schema;
     struct wrk_dataset_info *info = &manifest->info;
@@ -138,7 +139,7 @@ static void free_writer(struct wrk_writer *writer)
     wrk_numbers_fini(&writer->starts);
     wrk_numbers_fini(&writer->items);
     clu_packer_fini(&writer->packer);
-    wrk_manifest_fini(&writer->manifest);
+    wrk_dataset_manifest_fini(&writer->manifest);
     free(writer->shards);
     free(writer->entries);
     free(writer);
@@ -250,7 +251,7 @@ struct counting {
 static int count_starts(void *context, const uint64_t *values, size_t n)
 {
     struct counting *counting = context;
-    struct wrk_manifest *manifest = &counting->writer->manifest;
+    struct wrk_dataset_manifest *manifest = &counting->writer->manifest;
     for (size_t i = 0; i < n; i++) {
         int64_t start = (int64_t)values[i];
         if (!counting->per_frame) {
@@ -274,7 +275,7 @@ static int count_starts(void *context, const uint64_t *values, size_t n)
 
 static int find_split(struct wrk_writer *writer)
 {
-    struct wrk_manifest *manifest = &writer->manifest;
+    struct wrk_dataset_manifest *manifest = &writer->manifest;
     struct wrk_dataset_info *info = &manifest->info;
     uint64_t rank = (uint64_t)floor(info->split * (double)info->n_pairs);
     int status = CLU_OK;
@@ -306,7 +307,7 @@ static int find_split(struct wrk_writer *writer)
 
 static int finish_shards(struct wrk_writer *writer)
 {
-    struct wrk_manifest *manifest = &writer->manifest;
+    struct wrk_dataset_manifest *manifest = &writer->manifest;
     manifest->shard = calloc(writer->n_shards, sizeof(*manifest->shard));
     struct wrk_frame *frames = malloc((writer->n_entries + 1) * sizeof(*frames));
     int status = CLU_OK;
@@ -371,7 +372,7 @@ int wrk_writer_commit(struct wrk_writer *writer, uint64_t n_skipped,
     if (status == CLU_OK)
         status = finish_shards(writer);
     if (status == CLU_OK)
-        status = wrk_manifest_save(&writer->manifest, writer->part_dir);
+        status = wrk_dataset_manifest_save(&writer->manifest, writer->part_dir);
     if (status == CLU_OK)
         status = publish(writer);
     if (status != CLU_OK) {
