@@ -137,6 +137,8 @@ static int set_options(struct clu_socket *socket, const struct clu_socket_option
         /* quick after a restart of the server, gentle when it stays away */
         set_int(zmq, ZMQ_RECONNECT_IVL, 50);
         set_int(zmq, ZMQ_RECONNECT_IVL_MAX, 1000);
+        /* who retries by itself wants no queue for a server that is away: it would arrive as copies */
+        set_int(zmq, ZMQ_IMMEDIATE, options->only_connected);
     }
     return 0;
 }

@@ -58,7 +58,9 @@ struct clu_socket_options {
     int queue_length;           /* messages queued a peer and direction; 0: 1000 */
     uint64_t max_message_bytes; /* a peer that sends a longer frame is disconnected; 0: 1 MiB */
     int heartbeat_ms; /* 0: none. A peer silent for 5 of them is disconnected (and reconnected) */
-    int linger_ms;    /* how long closing waits for queued messages in the background */
+    bool only_connected;    /* DEALER: queue for a live connection only: without one a send is
+                                 * CLU_E_AGAIN, and what was queued for a lost one is dropped */
+    int linger_ms;          /* how long closing waits for queued messages in the background */
     const char *server_key; /* connecting with keys: which server key to expect, Z85; NULL: the
                              * security's own server key */
 };

@@ -80,6 +80,7 @@ enum clu_wire_op {
     CLU_WIRE_SNAPSHOT,
     CLU_WIRE_STATS,
     CLU_WIRE_DRAIN,
+    CLU_WIRE_CONFIRM,
     CLU_WIRE_N_OPS
 };
 

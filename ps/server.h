@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct clu_bucket_map;
 struct clu_job;
 struct clu_transport;
 struct emb_table_spec;
@@ -32,42 +33,66 @@ struct psv_server_options {
  */
 int psv_server_run(const struct psv_server_options *options);
 
-/* The same without a scheduler, for tests, benches and other launchers: shard threads on given
- * endpoints. */
+/* The same in steps, without a scheduler, for tests, benches and other launchers:
+ * open -> (restore) -> start -> stop. */
 struct psv_server;
 
 struct psv_threads_options {
     struct clu_transport *transport;
-    const struct emb_table_spec *tables;
+    const struct emb_table_spec *tables; /* copied by the shards */
     int n_tables;
-    int n_shards;    /* threads */
-    int first_shard; /* the job-wide number of this server's first shard */
-    int n_ranks;
+    int n_shards; /* threads */
+    int n_ranks;  /* workers */
     int64_t staleness;
-    const char *dir;
-    uint64_t memory_bytes;  /* of all shards here */
-    const char *durability; /* "snapshot" or "log" */
-    const char *bind;       /* "tcp://127.0.0.1:*" */
-    int heartbeat_ms;
-    uint64_t max_message_bytes; /* 0: 256 MiB */
-    uint64_t applied_step;      /* after a restore: the snapshot's step */
+    const char *dir;            /* holds shard-<i>/; made when missing */
+    uint64_t memory_bytes;      /* of all shards here; 0: no bound */
+    const char *durability;     /* "snapshot" or "log" */
+    const char *bind;           /* "tcp://127.0.0.1:*" */
+    int heartbeat_ms;           /* 0: none */
+    uint64_t max_message_bytes; /* a longer frame ends its connection; 0: 256 MiB */
+    const char *snapshot_root;  /* snapshots are written below it only; NULL: anywhere */
 };
 
-/* Starts the threads; each shard opened and bound when it returns. */
-int psv_server_start(const struct psv_threads_options *options, struct psv_server **server_p);
+/* Opens and binds every shard. What is stored in dir is kept as it is until restore. */
+int psv_server_open(const struct psv_threads_options *options, struct psv_server **server_p);
 
 /* Where shard i (0..n_shards-1) listens. Valid until stop. */
 const char *psv_server_endpoint(const struct psv_server *server, int i);
 
-/* 0 while all threads run; the first failure's status otherwise. Thread: any. */
+/* What a job's life begins from. */
+struct psv_origin {
+    const struct clu_bucket_map *map;
+    int first_shard;     /* the job-wide number of this server's first shard */
+    const char *folder;  /* snapshot to start from; "": from nothing */
+    uint64_t step;       /* its step; 0 from nothing */
+    uint64_t generation; /* which life of the job this is; 0: always restore */
+};
+
+/* Brings every shard to the origin's state. Rows that were committed within the same life by durability "log"
+ * stand as they are; otherwise the store goes back to that step if it holds it, else it is emptied and filled
+ * from the snapshot's files, the buckets of the map alone. Errors: CLU_E_CORRUPT and others, logged. */
+int psv_server_restore(struct psv_server *server, const struct psv_origin *origin);
+
+/* Starts the threads. first_shard as above (0 where nothing was restored). */
+int psv_server_start(struct psv_server *server, int first_shard);
+
+/* 0 while all is well; the first failure's status otherwise. Thread: any. */
 int psv_server_status(const struct psv_server *server);
 
-/* Stops the threads, commits and closes the shards, frees. NULL is fine. Returns the first failure.
- */
+/* Sums over the shards, as of up to a second ago. Thread: any. */
+struct psv_server_stats {
+    uint64_t applied; /* the least of the shards */
+    uint64_t rows, resident_rows, memory_bytes, file_bytes;
+    uint64_t rows_pulled, rows_pushed, pulls, pushes, malformed, refused, duplicates, expired,
+        unsent;
+    uint64_t held, buffered_bytes, stalled_ms;
+};
+void psv_server_stats(struct psv_server *server, struct psv_server_stats *stats_p);
+
+/* Stops the threads, commits and closes the shards, frees. NULL is fine. Returns the first failure. */
 int psv_server_stop(struct psv_server *server);
 
-/* Ends the threads at once without committing, as a kill would, and frees; for tests of recovery.
- */
+/* Ends the threads at once, commits nothing, frees: what a kill leaves behind, for tests of recovery. */
 void psv_server_abandon(struct psv_server *server);
 
 #endif

@@ -1,0 +1,691 @@
+/* What a caller asks, as tickets: keys split by shard in one pass, blocks of keys and rows laid out so that each
+ * shard's share is one slice, sent to all shards at once.
+ *
+ * With one shard and one table nothing needs sorting and the caller's own arrays are sent (`direct`); that is
+ * why they must stay untouched until the ticket has been waited for, and why psv_client_wait returns only when
+ * no frame lends them any more. Otherwise keys and rows are gathered into blocks of the ticket, which are kept
+ * for the next ticket: in the steady state nothing is allocated.
+ *
+ * Seq: pushes are numbered without a gap by themselves, for servers apply them in that order (async) and know
+ * a retry by it; everything else draws from a second sequence.
+ */
+#include "ps/client.h"
+
+#include "cluster/hash.h"
+#include "cluster/log.h"
+#include "cluster/pack.h"
+#include "cluster/status.h"
+#include "ps/client_internal.h"
+#include "ps/hello.h"
+#include "ps/partition.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    TICK_MS = 20,
+    GRACE_MS = 250,      /* a server tells its own deadline first: its sentence says why */
+    SNAPSHOT_SHARE = 10, /* a snapshot may take so many request timeouts */
+    LENT_WAIT_MS = 5000,
+};
+
+/* ---- tickets ---- */
+
+static void free_ticket(struct psv_ticket *ticket)
+{
+    if (!ticket)
+        return;
+    free(ticket->calls);
+    free(ticket->order);
+    free(ticket->offset);
+    free(ticket->shard_of);
+    free(ticket->own_keys);
+    free(ticket->own_rows);
+    free(ticket->own_text);
+    free(ticket->files);
+    free(ticket);
+}
+
+/* An idle ticket whose memory nobody reads any more, or a new one. */
+static struct psv_ticket *take_ticket(struct psv_client *client)
+{
+    struct psv_ticket **at = &client->idle;
+    while (*at && atomic_load(&(*at)->lent)) /* (I3) of client_io.c */
+        at = &(*at)->next;
+    struct psv_ticket *ticket = *at;
+    if (ticket) {
+        *at = ticket->next;
+    } else {
+        ticket = calloc(1, sizeof(*ticket));
+        if (ticket)
+            ticket->calls = calloc((size_t)client->n_shards, sizeof(*ticket->calls));
+        if (!ticket || !ticket->calls) {
+            free_ticket(ticket);
+            return NULL;
+        }
+    }
+    ticket->status = ticket->n_open = ticket->n_parts = 0;
+    ticket->done = ticket->waited = ticket->direct = false;
+    ticket->keys = NULL;
+    ticket->rows = NULL;
+    ticket->text = NULL;
+    ticket->n_text = 0;
+    ticket->sentence[0] = 0;
+    memset(ticket->calls, 0, (size_t)client->n_shards * sizeof(*ticket->calls));
+    return ticket;
+}
+
+static int grow(void *block_p, size_t *capacity, size_t n, size_t size)
+{
+    void **block = block_p;
+    if (n <= *capacity)
+        return 0;
+    free(*block);
+    *block = malloc(n * size);
+    *capacity = *block ? n : 0;
+    return *block ? 0 : CLU_E_NO_MEMORY;
+}
+
+static int set_text(struct psv_ticket *ticket, const char *text, size_t size)
+{
+    free(ticket->own_text);
+    ticket->own_text = malloc(size + 1);
+    if (!ticket->own_text)
+        return CLU_E_NO_MEMORY;
+    memcpy(ticket->own_text, text, size);
+    ticket->own_text[size] = 0;
+    ticket->text = ticket->own_text;
+    ticket->n_text = (uint32_t)size;
+    return 0;
+}
+
+/* ---- splitting ---- */
+
+/* The caller's parts that are not empty, by table. */
+static int set_parts(const struct psv_client *client, struct psv_ticket *ticket,
+                     const struct psv_part *parts, int n_parts)
+{
+    for (int i = 0; i < n_parts; i++) {
+        int at = ticket->n_parts;
+        if (parts[i].table < 0 || parts[i].table >= client->options.n_tables)
+            return clu_fail(CLU_E_BUG, "table %d of %d", parts[i].table, client->options.n_tables);
+        if (!parts[i].n)
+            continue;
+        if (at == EMB_MAX_TABLES || at == CLU_WIRE_MAX_PARTS)
+            return clu_fail(CLU_E_BUG, "more than %d tables in a request", EMB_MAX_TABLES);
+        for (; at > 0 && ticket->part[at - 1].table >= parts[i].table; at--) {
+            if (ticket->part[at - 1].table == parts[i].table)
+                return clu_fail(CLU_E_BUG, "table %d twice in a request", parts[i].table);
+            ticket->part[at] = ticket->part[at - 1];
+        }
+        ticket->part[at] = parts[i];
+        ticket->n_parts++;
+    }
+    return 0;
+}
+
+static int reserve(const struct psv_client *client, struct psv_ticket *ticket, size_t n_keys,
+                   size_t n_row_bytes)
+{
+    size_t n_offsets = (size_t)ticket->n_parts * (size_t)(client->n_shards + 1);
+    int status = grow(&ticket->offset, &ticket->offset_capacity, n_offsets, sizeof(uint32_t));
+    if (!status && client->n_shards > 1 && n_keys > ticket->order_capacity) {
+        free(ticket->shard_of);
+        ticket->shard_of = malloc(n_keys * sizeof(uint16_t));
+        status = ticket->shard_of ? 0 : CLU_E_NO_MEMORY;
+        if (!status)
+            status = grow(&ticket->order, &ticket->order_capacity, n_keys, sizeof(uint32_t));
+    }
+    if (!status && !ticket->direct)
+        status = grow(&ticket->own_keys, &ticket->keys_capacity, n_keys, sizeof(uint64_t));
+    if (!status && n_row_bytes && !(ticket->direct && ticket->dtype == CLU_WIRE_FP32))
+        status = grow(&ticket->own_rows, &ticket->rows_capacity, n_row_bytes, 1);
+    return status;
+}
+
+/* Fills order and offset, and each call's n_keys and row_bytes. */
+static void split(const struct psv_client *client, struct psv_ticket *ticket)
+{
+    int n_shards = client->n_shards;
+    uint32_t *order = ticket->order;
+    for (int p = 0; p < ticket->n_parts; p++) {
+        const struct psv_part *part = &ticket->part[p];
+        uint32_t *offset = ticket->offset + (size_t)p * (size_t)(n_shards + 1);
+        if (n_shards == 1) {
+            offset[0] = 0;
+            offset[1] = (uint32_t)part->n;
+        } else {
+            psv_partition(client->map, client->table_hash[part->table], part->keys, part->n,
+                          ticket->shard_of, order, offset);
+            order += part->n;
+        }
+        size_t row_bytes =
+            (size_t)client->tables[part->table].dim * clu_wire_dtype_size(ticket->dtype);
+        for (int s = 0; s < n_shards; s++) {
+            size_t n = offset[s + 1] - offset[s];
+            ticket->calls[s].n_keys += n;
+            ticket->calls[s].row_bytes += n * row_bytes;
+        }
+    }
+}
+
+static void gather_row(unsigned char *to, const float *from, size_t dim, int dtype)
+{
+    if (dtype == CLU_WIRE_FP32)
+        memcpy(to, from, dim * sizeof(float));
+    else
+        clu_wire_to_bf16(from, dim, (uint16_t *)(void *)to);
+}
+
+/* Copies keys, and a push's rows, into the ticket's blocks: shard by shard, part by part. */
+static void lay_out(const struct psv_client *client, struct psv_ticket *ticket)
+{
+    size_t at_key = 0, at_row = 0;
+    bool has_rows = ticket->op == CLU_WIRE_PUSH;
+    for (int s = 0; s < client->n_shards; s++) {
+        ticket->calls[s].key_offset = at_key;
+        ticket->calls[s].row_offset = at_row;
+        const uint32_t *order = ticket->order;
+        for (int p = 0; p < ticket->n_parts; p++) {
+            const struct psv_part *part = &ticket->part[p];
+            const uint32_t *offset = ticket->offset + (size_t)p * (size_t)(client->n_shards + 1);
+            size_t dim = (size_t)client->tables[part->table].dim;
+            size_t row_bytes = dim * clu_wire_dtype_size(ticket->dtype);
+            for (uint32_t i = offset[s]; i < offset[s + 1]; i++) {
+                size_t from = client->n_shards == 1 ? i : order[i];
+                if (!ticket->direct)
+                    ticket->own_keys[at_key] = part->keys[from];
+                at_key++;
+                if (has_rows)
+                    gather_row(ticket->own_rows + at_row, part->rows + from * dim, dim,
+                               ticket->dtype);
+                at_row += row_bytes;
+            }
+            order += part->n;
+        }
+    }
+}
+
+/* ---- asking ---- */
+
+/* Takes a filled ticket: one call to each shard concerned. Lock held. */
+static uint64_t submit(struct psv_client *client, struct psv_ticket *ticket, bool everywhere,
+                       int64_t timeout_ms)
+{
+    int64_t now_ms = psv_client_now_ms();
+    ticket->id = ++client->last_ticket;
+    ticket->seq = ticket->op == CLU_WIRE_PUSH ? ++client->last_push_seq : ++client->last_seq;
+    ticket->server_deadline_at_ms = now_ms + timeout_ms;
+    ticket->deadline_at_ms = now_ms + timeout_ms + GRACE_MS;
+    ticket->next = client->open;
+    client->open = ticket;
+    for (int s = 0; s < client->n_shards; s++) {
+        struct psv_call *call = &ticket->calls[s];
+        if (!everywhere && !call->n_keys)
+            continue;
+        struct psv_call **at = &client->links[s].first;
+        while (*at) /* in the order of asking */
+            at = &(*at)->next;
+        *at = call;
+        call->ticket = ticket;
+        call->shard = s;
+        call->open = true;
+        ticket->n_open++;
+        client->n_open_calls++;
+    }
+    uint64_t id = ticket->id;
+    if (!ticket->n_open)
+        psv_ticket_end(client, ticket, 0);
+    for (int s = 0; s < client->n_shards; s++)
+        if (ticket->calls[s].open)
+            psv_call_send(client, &ticket->calls[s], now_ms);
+    /* sending consumes the edges of the sockets: take what has arrived */
+    int n = 0;
+    for (int s = 0; s < client->n_shards; s++)
+        n += psv_link_receive(client, s);
+    uint64_t one = 1;
+    if (n && client->driving && write(client->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
+        clu_warn("waking: %s", strerror(errno));
+    pthread_cond_signal(&client->work);
+    return id;
+}
+
+static int ask_rows(struct psv_client *client, int op, const struct psv_part *parts, int n_parts,
+                    uint64_t step, uint64_t *ticket_p)
+{
+    pthread_mutex_lock(&client->lock);
+    struct psv_ticket *ticket = take_ticket(client);
+    pthread_mutex_unlock(&client->lock);
+    if (!ticket)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for a request");
+    ticket->op = op;
+    ticket->step = step;
+    ticket->dtype = client->dtype;
+    int status = set_parts(client, ticket, parts, n_parts);
+    size_t n_keys = 0, n_bytes = 0;
+    for (int p = 0; p < ticket->n_parts; p++) {
+        const struct psv_part *part = &ticket->part[p];
+        n_keys += part->n;
+        n_bytes +=
+            part->n * (size_t)client->tables[part->table].dim * clu_wire_dtype_size(ticket->dtype);
+    }
+    if (!status && n_keys > CLU_WIRE_MAX_KEYS)
+        status = clu_fail(CLU_E_CONFIG, "%zu keys in one request, at most %d: a smaller batch",
+                          n_keys, CLU_WIRE_MAX_KEYS);
+    ticket->direct = client->n_shards == 1 && ticket->n_parts == 1;
+    if (!status)
+        status = reserve(client, ticket, n_keys, op == CLU_WIRE_PUSH ? n_bytes : 0);
+    if (!status) {
+        split(client, ticket);
+        bool lent_rows = ticket->direct && client->dtype == CLU_WIRE_FP32;
+        if (!ticket->direct || (op == CLU_WIRE_PUSH && !lent_rows))
+            lay_out(client, ticket);
+        ticket->keys = ticket->direct ? ticket->part[0].keys : ticket->own_keys;
+        ticket->rows = lent_rows ? (const void *)ticket->part[0].rows : ticket->own_rows;
+    }
+    pthread_mutex_lock(&client->lock);
+    if (status) {
+        ticket->next = client->idle;
+        client->idle = ticket;
+    } else {
+        *ticket_p = submit(client, ticket, op == CLU_WIRE_PUSH, client->options.request_timeout_ms);
+        uint64_t *n_asked = op == CLU_WIRE_PUSH ? &client->stats.pushes : &client->stats.pulls;
+        uint64_t *n_rows =
+            op == CLU_WIRE_PUSH ? &client->stats.rows_pushed : &client->stats.rows_pulled;
+        ++*n_asked;
+        *n_rows += n_keys;
+    }
+    pthread_mutex_unlock(&client->lock);
+    return status;
+}
+
+int psv_client_pull(struct psv_client *client, const struct psv_part *parts, int n_parts,
+                    uint64_t step, uint64_t *ticket_p)
+{
+    return ask_rows(client, CLU_WIRE_PULL, parts, n_parts, step, ticket_p);
+}
+
+int psv_client_push(struct psv_client *client, const struct psv_part *parts, int n_parts,
+                    uint64_t step, uint64_t *ticket_p)
+{
+    return ask_rows(client, CLU_WIRE_PUSH, parts, n_parts, step, ticket_p);
+}
+
+/* A request without rows, to every shard. */
+static int ask(struct psv_client *client, int op, uint64_t step, const char *text, size_t n_text,
+               const char *counter, int64_t timeout_ms, uint64_t *ticket_p)
+{
+    int status = 0;
+    pthread_mutex_lock(&client->lock);
+    struct psv_ticket *ticket = take_ticket(client);
+    if (ticket) {
+        ticket->op = op;
+        ticket->step = step;
+        ticket->dtype = CLU_WIRE_NONE;
+        ticket->counter = counter;
+        ticket->counter_sum = 0;
+        status = text ? set_text(ticket, text, n_text) : 0;
+        if (!status && op == CLU_WIRE_SNAPSHOT && !ticket->files) {
+            ticket->files = calloc((size_t)client->n_shards, sizeof(*ticket->files));
+            status = ticket->files ? 0 : CLU_E_NO_MEMORY;
+        }
+    }
+    if (!ticket || status)
+        status = clu_fail(CLU_E_NO_MEMORY, "no memory for a request");
+    else
+        *ticket_p = submit(client, ticket, true, timeout_ms);
+    if (status && ticket) {
+        ticket->next = client->idle;
+        client->idle = ticket;
+    }
+    pthread_mutex_unlock(&client->lock);
+    return status;
+}
+
+int psv_client_snapshot(struct psv_client *client, uint64_t step, const char *dir,
+                        uint64_t *ticket_p)
+{
+    return ask(client, CLU_WIRE_SNAPSHOT, step, dir, strlen(dir), NULL,
+               (int64_t)client->options.request_timeout_ms * SNAPSHOT_SHARE, ticket_p);
+}
+
+int psv_client_confirm(struct psv_client *client, uint64_t step, uint64_t *ticket_p)
+{
+    return ask(client, CLU_WIRE_CONFIRM, step, NULL, 0, NULL, client->options.request_timeout_ms,
+               ticket_p);
+}
+
+int psv_client_barrier(struct psv_client *client, uint64_t step, uint64_t *ticket_p)
+{
+    return ask(client, CLU_WIRE_STEP, step, NULL, 0, NULL, client->options.request_timeout_ms,
+               ticket_p);
+}
+
+/* ---- waiting ---- */
+
+static struct psv_ticket *find_ticket(struct psv_client *client, uint64_t id)
+{
+    struct psv_ticket *ticket = client->open;
+    while (ticket && ticket->id != id)
+        ticket = ticket->next;
+    return ticket;
+}
+
+static void wait_changed(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t wait_ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += wait_ms / 1000;
+    until.tv_nsec += wait_ms % 1000 * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_cond_timedwait(condition, lock, &until);
+}
+
+/* The caller's arrays are the caller's again: no frame may lend them. Bounded, for a frame is released once its
+ * bytes are sent or its connection is gone. */
+static void wait_unlent(struct psv_client *client, struct psv_ticket *ticket)
+{
+    for (int i = 0; atomic_load(&ticket->lent) && i < 64; i++)
+        sched_yield();
+    const struct timespec pause = {.tv_nsec = 100000};
+    for (int i = 0; atomic_load(&ticket->lent); i++) {
+        if (i ==
+            50) /* an answered copy went another way: end the connection that still holds one */
+            for (int s = 0; s < client->n_shards; s++)
+                psv_link_open(client, s);
+        if (i == LENT_WAIT_MS * 10)
+            break;
+        nanosleep(&pause, NULL);
+    }
+}
+
+static void retire(struct psv_client *client, struct psv_ticket *ticket)
+{
+    struct psv_ticket **at = &client->open;
+    while (*at != ticket)
+        at = &(*at)->next;
+    *at = ticket->next;
+    ticket->next = client->idle;
+    client->idle = ticket;
+}
+
+static int64_t elapsed_ns(const struct timespec *start)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)(now.tv_sec - start->tv_sec) * 1000000000 + now.tv_nsec - start->tv_nsec;
+}
+
+/* Lock held. On return the ticket, if it is done, is still in client->open. */
+static int wait_done(struct psv_client *client, struct psv_ticket *ticket, int timeout_ms)
+{
+    int64_t until = timeout_ms < 0 ? INT64_MAX : psv_client_now_ms() + timeout_ms;
+    while (!ticket->done) {
+        int64_t left = until == INT64_MAX ? 1000 : until - psv_client_now_ms();
+        if (left <= 0 && timeout_ms != 0)
+            return CLU_E_AGAIN;
+        if (client->driving)
+            wait_changed(&client->changed, &client->lock, left < 1000 ? left : 1000);
+        else
+            psv_client_drive(client, left < 1000 ? (int)left : 1000);
+        if (timeout_ms == 0 && !ticket->done)
+            return CLU_E_AGAIN;
+    }
+    if (ticket->direct)
+        wait_unlent(client, ticket);
+    if (ticket->status)
+        clu_error("%s of step %llu: %s: %s",
+                  ticket->op == CLU_WIRE_PULL       ? "pull"
+                  : ticket->op == CLU_WIRE_PUSH     ? "push"
+                  : ticket->op == CLU_WIRE_SNAPSHOT ? "snapshot"
+                                                    : "request",
+                  (unsigned long long)ticket->step, clu_status_text(ticket->status),
+                  ticket->sentence);
+    return ticket->status;
+}
+
+static int wait_for(struct psv_client *client, uint64_t id, int timeout_ms,
+                    struct psv_file **files_p, uint64_t *sum_p)
+{
+    struct timespec start;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    pthread_mutex_lock(&client->lock);
+    struct psv_ticket *ticket = find_ticket(client, id);
+    if (!ticket) {
+        pthread_mutex_unlock(&client->lock);
+        return clu_fail(CLU_E_BUG, "no request has ticket %llu", (unsigned long long)id);
+    }
+    int status = wait_done(client, ticket, timeout_ms);
+    if (ticket->done) {
+        if (!status && files_p) {
+            *files_p = ticket->files;
+            ticket->files = NULL;
+        }
+        if (!status && sum_p)
+            *sum_p = ticket->counter_sum;
+        retire(client, ticket);
+    }
+    client->stats.wait_ns += (uint64_t)elapsed_ns(&start);
+    if (client->open) /* another thread may be waiting for someone to drive */
+        pthread_cond_broadcast(&client->changed);
+    pthread_mutex_unlock(&client->lock);
+    return status;
+}
+
+int psv_client_wait(struct psv_client *client, uint64_t ticket, int timeout_ms)
+{
+    return wait_for(client, ticket, timeout_ms, NULL, NULL);
+}
+
+int psv_client_wait_snapshot(struct psv_client *client, uint64_t ticket, int timeout_ms,
+                             struct psv_file **files_p, int *n_files_p)
+{
+    int status = wait_for(client, ticket, timeout_ms, files_p, NULL);
+    if (!status)
+        *n_files_p = client->n_shards;
+    return status;
+}
+
+int psv_client_counter(struct psv_client *client, const char *name, uint64_t *value_p)
+{
+    uint64_t ticket;
+    int status =
+        ask(client, CLU_WIRE_STATS, 0, NULL, 0, name, client->options.request_timeout_ms, &ticket);
+    return status ? status : wait_for(client, ticket, -1, NULL, value_p);
+}
+
+void psv_client_stats(struct psv_client *client, struct psv_client_stats *stats_p)
+{
+    pthread_mutex_lock(&client->lock);
+    *stats_p = client->stats;
+    pthread_mutex_unlock(&client->lock);
+}
+
+/* ---- life ---- */
+
+/* Looks after open calls while nobody waits. */
+static void *look_after(void *argument)
+{
+    struct psv_client *client = argument;
+    pthread_mutex_lock(&client->lock);
+    while (!client->stop) {
+        if (!client->n_open_calls) {
+            pthread_cond_wait(&client->work, &client->lock);
+            continue;
+        }
+        wait_changed(&client->work, &client->lock, TICK_MS);
+        if (!client->stop && !client->driving && client->n_open_calls) {
+            for (int s = 0; s < client->n_shards; s++)
+                psv_link_receive(client, s);
+            psv_client_timers(client, psv_client_now_ms());
+        }
+    }
+    pthread_mutex_unlock(&client->lock);
+    return NULL;
+}
+
+static int say_hello(struct psv_client *client)
+{
+    uint64_t ticket;
+    struct clu_packer packer;
+    struct psv_terms terms = {
+        .n_ranks = client->options.n_ranks,
+        .staleness = client->options.staleness,
+        .tables = client->tables,
+        .n_tables = client->options.n_tables,
+    };
+    clu_packer_init(&packer);
+    int status = psv_hello_pack(&terms, &packer);
+    if (!status && packer.size_bytes > CLU_WIRE_MAX_TEXT)
+        status = clu_fail(CLU_E_CONFIG, "too many tables for a hello");
+    if (!status)
+        status = ask(client, CLU_WIRE_HELLO, 0, packer.data, packer.size_bytes, NULL,
+                     client->options.request_timeout_ms, &ticket);
+    clu_packer_fini(&packer);
+    return status ? status : psv_client_wait(client, ticket, -1);
+}
+
+static int allocate(struct psv_client *client, const struct psv_client_options *options)
+{
+    size_t n_tables = (size_t)options->n_tables, n_shards = (size_t)options->map->n_shards;
+    client->tables = calloc(n_tables + 1, sizeof(*client->tables));
+    client->table_hash = calloc(n_tables + 1, sizeof(*client->table_hash));
+    client->map = malloc(sizeof(*client->map));
+    client->links = calloc(n_shards, sizeof(*client->links));
+    client->polls = calloc(n_shards + 1, sizeof(*client->polls));
+    client->driven = calloc(n_shards + 1, sizeof(*client->driven));
+    if (!client->tables || !client->table_hash || !client->map || !client->links ||
+        !client->polls || !client->driven)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for a client of %zu shards", n_shards);
+    for (size_t t = 0; t < n_tables; t++) {
+        client->tables[t] = options->tables[t];
+        client->table_hash[t] = clu_table_hash(options->tables[t].name);
+    }
+    *client->map = *options->map;
+    client->n_shards = (int)n_shards;
+    client->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (client->wake < 0)
+        return clu_fail(clu_status_from_errno(errno), "eventfd: %s", strerror(errno));
+    client->polls[n_shards] = (struct pollfd){.fd = client->wake, .events = POLLIN};
+    return 0;
+}
+
+static void release_client(struct psv_client *client)
+{
+    for (int s = 0; s < client->n_shards; s++)
+        clu_socket_close(client->links[s].socket);
+    struct psv_ticket *lists[2] = {client->open, client->idle};
+    for (int l = 0; l < 2; l++)
+        for (struct psv_ticket *ticket = lists[l], *next; ticket; ticket = next) {
+            next = ticket->next;
+            for (int i = 0; atomic_load(&ticket->lent) && i < LENT_WAIT_MS; i++)
+                usleep(1000);
+            if (!atomic_load(&ticket->lent)) /* else leaked rather than read after free */
+                free_ticket(ticket);
+        }
+    if (client->wake >= 0)
+        close(client->wake);
+    pthread_cond_destroy(&client->work);
+    pthread_cond_destroy(&client->changed);
+    pthread_mutex_destroy(&client->lock);
+    free(client->driven);
+    free(client->polls);
+    free(client->links);
+    free(client->map);
+    free(client->table_hash);
+    free(client->tables);
+    free(client);
+}
+
+int psv_client_open(const struct psv_client_options *options, struct psv_client **client_p)
+{
+    struct psv_client *client = calloc(1, sizeof(*client));
+    if (!client)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for a client");
+    client->options = *options;
+    client->wake = -1;
+    clu_message_init(&client->message);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&client->lock, NULL);
+    pthread_cond_init(&client->changed, &monotonic);
+    pthread_cond_init(&client->work, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    client->retry_ms = options->request_timeout_ms / 20;
+    client->retry_ms = client->retry_ms < 50     ? 50
+                       : client->retry_ms > 1000 ? 1000
+                                                 : client->retry_ms;
+    client->dtype = clu_wire_dtype_of(options->wire_dtype);
+    int status = client->dtype ? allocate(client, options)
+                               : clu_fail(CLU_E_CONFIG, "wire_dtype \"%s\": expected fp32 or bf16",
+                                          options->wire_dtype);
+    for (int s = 0; !status && s < client->n_shards; s++) {
+        snprintf(client->links[s].endpoint, sizeof(client->links[s].endpoint), "%s",
+                 client->map->endpoint[s]);
+        status = psv_link_open(client, s);
+    }
+    int error_number = status ? 0 : pthread_create(&client->thread, NULL, look_after, client);
+    if (error_number)
+        status = clu_fail(clu_status_from_errno(error_number), "a thread of the client: %s",
+                          strerror(error_number));
+    if (status) {
+        release_client(client);
+        return status;
+    }
+    status = say_hello(client);
+    if (status) {
+        psv_client_close(client);
+        return status;
+    }
+    *client_p = client;
+    return 0;
+}
+
+void psv_client_close(struct psv_client *client)
+{
+    if (!client)
+        return;
+    pthread_mutex_lock(&client->lock);
+    client->stop = true;
+    pthread_cond_broadcast(&client->work);
+    pthread_mutex_unlock(&client->lock);
+    pthread_join(client->thread, NULL);
+    release_client(client);
+}
+
+int psv_client_remap(struct psv_client *client, const struct clu_bucket_map *map)
+{
+    int status = 0;
+    pthread_mutex_lock(&client->lock);
+    if (map->n_shards != client->n_shards ||
+        memcmp(map->shard_of, client->map->shard_of, sizeof(map->shard_of)))
+        status = clu_fail(CLU_E_CONFIG, "map %llu: the buckets' owners have changed",
+                          (unsigned long long)map->version);
+    for (int s = 0; !status && s < client->n_shards; s++) {
+        struct psv_link *link = &client->links[s];
+        if (!strcmp(link->endpoint, map->endpoint[s]))
+            continue;
+        snprintf(link->endpoint, sizeof(link->endpoint), "%s", map->endpoint[s]);
+        status = psv_link_open(client, s);
+        for (struct psv_call *call = link->first; call; call = call->next)
+            call->retry_at_ms = 0;
+    }
+    if (!status)
+        *client->map = *map;
+    uint64_t one = 1;
+    if (client->driving && write(client->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
+        clu_warn("waking: %s", strerror(errno));
+    pthread_cond_signal(&client->work);
+    pthread_mutex_unlock(&client->lock);
+    return status;
+}

@@ -1,0 +1,122 @@
+/* What client.c (requests, tickets) and client_io.c (sockets, replies, retries) share.
+ *
+ *     psv_ticket     what the caller asked: parts, one block of keys (and rows) sorted by shard
+ *       psv_call     its share for one shard: a slice of the blocks; open until answered
+ *     psv_link       one shard: a socket, and the list of open calls
+ *
+ * One lock guards everything, sockets included, but for the atomics of a ticket and the descriptors that the
+ * driver polls.
+ */
+#ifndef PS_CLIENT_INTERNAL_H
+#define PS_CLIENT_INTERNAL_H
+
+#include "cluster/map.h"
+#include "cluster/transport.h"
+#include "cluster/wire.h"
+#include "embeddings/table.h"
+#include "ps/client.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+struct psv_ticket;
+
+struct psv_call {
+    struct psv_ticket *ticket;
+    struct psv_call *next; /* in its link's list */
+    int shard, attempts;
+    bool open;
+    int64_t retry_at_ms;
+    size_t n_keys, key_offset;    /* in the ticket's key block */
+    size_t row_bytes, row_offset; /* bytes, in the ticket's row block; pull: of the reply */
+};
+
+struct psv_ticket {
+    struct psv_ticket *next;
+    uint64_t id, seq, step;
+    int op, dtype;
+    int status; /* of the first failure */
+    int n_open;
+    bool done, waited; /* waited: someone is in psv_client_wait with it */
+    int64_t deadline_at_ms, server_deadline_at_ms;
+    _Atomic int lent; /* frames of this ticket that the transport still reads */
+
+    int n_parts;
+    struct psv_part part[EMB_MAX_TABLES]; /* non-empty ones, ascending by table */
+    bool direct; /* blocks are the caller's own arrays: nothing was copied */
+    const uint64_t *keys;
+    const unsigned char *rows;
+
+    struct psv_call *calls; /* [n_shards] */
+    uint32_t *order;        /* [sum of n] per part: positions by shard */
+    uint32_t *offset;       /* [n_parts, n_shards + 1] into the part's order */
+    uint16_t *shard_of;     /* scratch of partition */
+    uint64_t *own_keys;
+    unsigned char *own_rows;
+    size_t order_capacity, keys_capacity, rows_capacity, offset_capacity;
+
+    const char *text; /* hello, snapshot */
+    uint32_t n_text;
+    char *own_text;
+    struct psv_file *files; /* snapshot: [n_shards] */
+    const char *counter;    /* stats */
+    uint64_t counter_sum;
+    char sentence[256];
+};
+
+struct psv_link {
+    struct clu_socket *socket;
+    char endpoint[CLU_ENDPOINT_SIZE];
+    struct psv_call *first;
+};
+
+struct psv_client {
+    struct psv_client_options options;
+    struct emb_table_spec *tables;
+    uint64_t *table_hash; /* [n_tables] */
+    struct clu_bucket_map *map;
+    int dtype, n_shards;
+    int64_t retry_ms;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a ticket is done, or nobody drives any more */
+    pthread_cond_t work;    /* the background thread has something to look after */
+    bool driving, stop;
+    pthread_t thread;
+    int wake; /* eventfd: ends the driver's poll */
+
+    struct psv_link *links;  /* [n_shards] */
+    struct pollfd *polls;    /* [n_shards + 1] as the links are now */
+    struct pollfd *driven;   /* [n_shards + 1] the driver's copy */
+    struct psv_ticket *open; /* not yet waited for */
+    struct psv_ticket *idle; /* may be used again, once nothing of them is lent */
+    uint64_t last_ticket, last_push_seq, last_seq;
+    int n_open_calls;
+    struct psv_client_stats stats;
+    struct clu_message message; /* for receiving */
+};
+
+/* CLOCK_MONOTONIC. */
+int64_t psv_client_now_ms(void);
+
+/* Opens link i's socket towards its endpoint (closing the one before). */
+int psv_link_open(struct psv_client *client, int i);
+
+/* Sends a call, or plans when to try again. Lock held. */
+void psv_call_send(struct psv_client *client, struct psv_call *call, int64_t now_ms);
+
+/* Takes whatever replies wait at link i; returns how many. Lock held. */
+int psv_link_receive(struct psv_client *client, int i);
+
+/* Retries and deadlines; returns milliseconds until the next. Lock held. */
+int psv_client_timers(struct psv_client *client, int64_t now_ms);
+
+/* Ends a ticket with its status; its open calls are forgotten. Lock held. */
+void psv_ticket_end(struct psv_client *client, struct psv_ticket *ticket, int status);
+
+/* Drives the sockets once: waits up to timeout_ms for something to happen. Lock held, given up meanwhile. */
+void psv_client_drive(struct psv_client *client, int timeout_ms);
+
+#endif

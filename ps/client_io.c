@@ -1,0 +1,431 @@
+/* The moving part of a client: sends, replies, retries, and who drives.
+ *
+ * There is no thread between the caller and the network on the way of a request: the caller sends, libzmq's
+ * own thread moves the bytes, and whoever waits polls the sockets ("drives") and scatters what arrives, for
+ * everybody. At most one thread drives at a time (I1); it polls descriptors without the lock and does
+ * everything else under it. The descriptors signal edges: each consumer of an edge reads its socket empty
+ * before it lets the lock go (I2), so no reply is left lying. A thread of the client drives every TICK_MS while
+ * calls are open and nobody waits: a lost push must be sent again even if its worker is busy elsewhere.
+ *
+ * A frame may lend a ticket's memory to libzmq. `lent` counts such frames; a ticket's memory is used again, or
+ * given back to the caller, only at zero (I3). Links queue for live connections only, so a lost connection
+ * drops its frames by itself; one that hangs is closed when a deadline passes.
+ */
+#include "ps/client_internal.h"
+
+#include "cluster/log.h"
+#include "cluster/pack.h"
+#include "cluster/status.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    MIN_LENT_BYTES = 4 << 10, /* smaller frames are copied: cheaper than lending */
+    UNSENT_RETRY_MS = 5,      /* no connection, or its queue is full */
+    MAX_RETRY_MS = 4000,
+    MAX_DRIVE_MS = 100,
+};
+
+int64_t psv_client_now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int psv_link_open(struct psv_client *client, int i)
+{
+    struct psv_link *link = &client->links[i];
+    struct clu_socket_options options = {
+        .kind = CLU_SOCKET_DEALER,
+        .queue_length = 64,
+        .max_message_bytes = (uint64_t)512 << 20, /* servers are trusted more than strangers */
+        .heartbeat_ms = client->options.heartbeat_ms,
+        .only_connected = true,
+    };
+    clu_socket_close(link->socket);
+    link->socket = NULL;
+    int status = clu_socket_open(client->options.transport, &options, &link->socket);
+    if (!status)
+        status = clu_socket_connect(link->socket, link->endpoint);
+    if (!status) {
+        client->polls[i].fd = clu_socket_fd(link->socket);
+        client->polls[i].events = POLLIN;
+    }
+    return status;
+}
+
+static void release(void *data, void *hint)
+{
+    (void)data;
+    struct psv_ticket *ticket = hint;
+    atomic_fetch_sub(&ticket->lent, 1);
+}
+
+static int add_frame(struct clu_message *message, struct psv_ticket *ticket, const void *data,
+                     size_t bytes)
+{
+    struct clu_frame *frame = clu_message_add(message);
+    if (bytes < MIN_LENT_BYTES)
+        return clu_frame_init_copy(frame, data, bytes);
+    atomic_fetch_add(&ticket->lent, 1); /* (I3) */
+    int status = clu_frame_init_lend(frame, (void *)data, bytes, release, ticket);
+    if (status)
+        atomic_fetch_sub(&ticket->lent, 1);
+    return status;
+}
+
+static void fill_header(const struct psv_client *client, const struct psv_call *call,
+                        int64_t now_ms, struct clu_wire_request *header)
+{
+    const struct psv_ticket *ticket = call->ticket;
+    int64_t left_ms = ticket->server_deadline_at_ms - now_ms;
+    header->op = ticket->op;
+    header->dtype = ticket->dtype;
+    header->rank = (uint32_t)client->options.rank;
+    header->deadline_ms = left_ms > 0 ? (uint32_t)left_ms : 0;
+    header->incarnation = client->options.incarnation;
+    header->seq = ticket->seq;
+    header->step = ticket->step;
+    header->text = ticket->text;
+    header->n_text = ticket->n_text;
+    header->n_parts = 0;
+    for (int p = 0; p < ticket->n_parts; p++) {
+        const uint32_t *offset = ticket->offset + (size_t)p * (size_t)(client->n_shards + 1);
+        uint32_t n = offset[call->shard + 1] - offset[call->shard];
+        if (n)
+            header->part[header->n_parts++] =
+                (struct clu_wire_part){(uint16_t)ticket->part[p].table, n};
+    }
+}
+
+static int build(struct psv_client *client, struct psv_call *call, int64_t now_ms,
+                 struct clu_message *message)
+{
+    struct clu_wire_request header;
+    struct psv_ticket *ticket = call->ticket;
+    fill_header(client, call, now_ms, &header);
+    struct clu_frame *frame = clu_message_add(message);
+    int status = clu_frame_init_size(frame, clu_wire_request_size(&header));
+    if (status)
+        return status;
+    clu_wire_encode_request(&header, clu_frame_data(frame));
+    if (!call->n_keys)
+        return 0;
+    status = add_frame(message, ticket, ticket->keys + call->key_offset,
+                       call->n_keys * sizeof(uint64_t));
+    if (!status && ticket->op == CLU_WIRE_PUSH)
+        status = add_frame(message, ticket, ticket->rows + call->row_offset, call->row_bytes);
+    return status;
+}
+
+void psv_call_send(struct psv_client *client, struct psv_call *call, int64_t now_ms)
+{
+    struct clu_message message;
+    struct psv_link *link = &client->links[call->shard];
+    clu_message_init(&message);
+    int status = link->socket ? build(client, call, now_ms, &message) : CLU_E_AGAIN;
+    size_t bytes = 0;
+    for (int i = 0; i < message.n_frames; i++)
+        bytes += clu_frame_size(&message.frame[i]);
+    if (!status)
+        status = clu_socket_send(link->socket, &message);
+    clu_message_close(&message);
+    if (status) {
+        call->retry_at_ms = now_ms + UNSENT_RETRY_MS;
+        return;
+    }
+    int64_t wait_ms = client->retry_ms << (call->attempts < 4 ? call->attempts : 4);
+    call->retry_at_ms = now_ms + (wait_ms < MAX_RETRY_MS ? wait_ms : MAX_RETRY_MS);
+    client->stats.retries += call->attempts > 0;
+    client->stats.bytes_sent += bytes;
+    call->attempts++;
+}
+
+static void unlink_call(struct psv_client *client, struct psv_call *call)
+{
+    struct psv_call **at = &client->links[call->shard].first;
+    while (*at && *at != call)
+        at = &(*at)->next;
+    if (*at)
+        *at = call->next;
+    call->open = false;
+    client->n_open_calls--;
+}
+
+void psv_ticket_end(struct psv_client *client, struct psv_ticket *ticket, int status)
+{
+    for (int s = 0; s < client->n_shards && ticket->n_open; s++)
+        if (ticket->calls[s].open) {
+            unlink_call(client, &ticket->calls[s]);
+            ticket->n_open--;
+        }
+    ticket->status = status;
+    ticket->done = true;
+    pthread_cond_broadcast(&client->changed);
+}
+
+static void finish_call(struct psv_client *client, struct psv_call *call)
+{
+    struct psv_ticket *ticket = call->ticket;
+    unlink_call(client, call);
+    if (--ticket->n_open == 0)
+        psv_ticket_end(client, ticket, 0);
+}
+
+/* ---- replies ---- */
+
+/* n rows of a part into the places that the caller's keys have */
+static void scatter(const struct psv_part *part, const uint32_t *order, size_t n, size_t dim,
+                    int dtype, const unsigned char *from)
+{
+    if (!order && dtype == CLU_WIRE_FP32) {
+        memcpy(part->rows, from, n * dim * sizeof(float));
+        return;
+    }
+    if (!order) {
+        clu_wire_from_bf16((const uint16_t *)(const void *)from, n * dim, part->rows);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        float *row = part->rows + (size_t)order[i] * dim;
+        if (dtype == CLU_WIRE_FP32)
+            memcpy(row, from + i * dim * sizeof(float), dim * sizeof(float));
+        else
+            clu_wire_from_bf16((const uint16_t *)(const void *)from + i * dim, dim, row);
+    }
+}
+
+static void scatter_call(const struct psv_client *client, const struct psv_call *call,
+                         const unsigned char *from)
+{
+    const struct psv_ticket *ticket = call->ticket;
+    const uint32_t *order = ticket->order;
+    size_t shard = (size_t)call->shard;
+    for (int p = 0; p < ticket->n_parts; p++) {
+        const struct psv_part *part = &ticket->part[p];
+        const uint32_t *offset = ticket->offset + (size_t)p * (size_t)(client->n_shards + 1);
+        size_t n = offset[shard + 1] - offset[shard];
+        size_t dim = (size_t)client->tables[part->table].dim;
+        scatter(part, client->n_shards == 1 ? NULL : order + offset[shard], n, dim, ticket->dtype,
+                from);
+        from += n * dim * clu_wire_dtype_size(ticket->dtype);
+        order += part->n;
+    }
+}
+
+static void note_staleness(struct psv_client *client, uint64_t step, uint64_t applied)
+{
+    uint64_t missed = step > applied + 1 ? step - 1 - applied : 0;
+    client->stats.staleness[missed < PSV_STALENESS_BINS ? missed : PSV_STALENESS_BINS - 1]++;
+}
+
+static int read_file(struct psv_client *client, struct psv_call *call, const void *data,
+                     size_t bytes)
+{
+    struct clu_unpacker unpacker;
+    struct psv_file *file = &call->ticket->files[call->shard];
+    const char *name;
+    size_t n, size;
+    (void)client;
+    clu_unpacker_init(&unpacker, data, bytes);
+    if (clu_unpack_array(&unpacker, &n) || n != 1 || clu_unpack_array(&unpacker, &n) || n != 4 ||
+        clu_unpack_text(&unpacker, &name, &size) || size >= sizeof(file->name) ||
+        clu_unpack_uint(&unpacker, &file->size_bytes) ||
+        clu_unpack_uint(&unpacker, &file->checksum) || clu_unpack_uint(&unpacker, &file->n_rows))
+        return CLU_E_PROTOCOL;
+    memcpy(file->name, name, size);
+    file->name[size] = 0;
+    return 0;
+}
+
+static int read_counter(struct psv_ticket *ticket, const void *data, size_t bytes)
+{
+    struct clu_unpacker unpacker;
+    size_t n;
+    clu_unpacker_init(&unpacker, data, bytes);
+    if (clu_unpack_map(&unpacker, &n))
+        return CLU_E_PROTOCOL;
+    for (size_t i = 0; i < n; i++) {
+        bool match;
+        uint64_t value;
+        if (clu_unpack_key_is(&unpacker, ticket->counter, &match) ||
+            clu_unpack_uint(&unpacker, &value))
+            return CLU_E_PROTOCOL;
+        if (match)
+            ticket->counter_sum += value;
+    }
+    return 0;
+}
+
+/* The good answer of a shard. CLU_E_PROTOCOL: it is not one; the call stays open. */
+static int take_answer(struct psv_client *client, struct psv_call *call,
+                       const struct clu_wire_reply *reply)
+{
+    struct psv_ticket *ticket = call->ticket;
+    struct clu_frame *body = client->message.n_frames > 1 ? &client->message.frame[1] : NULL;
+    size_t bytes = body ? clu_frame_size(body) : 0;
+    const void *data = body ? clu_frame_data(body) : NULL;
+    switch (ticket->op) {
+    case CLU_WIRE_PULL:
+        if (bytes != call->row_bytes || reply->dtype != ticket->dtype)
+            return CLU_E_PROTOCOL;
+        scatter_call(client, call, data);
+        note_staleness(client, ticket->step, reply->step);
+        return 0;
+    case CLU_WIRE_SNAPSHOT:
+        return read_file(client, call, data, bytes);
+    case CLU_WIRE_STATS:
+        return read_counter(ticket, data, bytes);
+    default:
+        return 0;
+    }
+}
+
+static struct psv_call *find_call(struct psv_link *link, int op, uint64_t seq)
+{
+    for (struct psv_call *call = link->first; call; call = call->next)
+        if (call->ticket->op == op && call->ticket->seq == seq)
+            return call;
+    return NULL;
+}
+
+static void take_reply(struct psv_client *client, int i)
+{
+    struct clu_wire_reply reply;
+    struct psv_link *link = &client->links[i];
+    struct clu_frame *head = &client->message.frame[0];
+    for (int f = 0; f < client->message.n_frames; f++)
+        client->stats.bytes_received += clu_frame_size(&client->message.frame[f]);
+    if (!client->message.n_frames ||
+        clu_wire_decode_reply(clu_frame_data(head), clu_frame_size(head), &reply)) {
+        client->stats.malformed++;
+        return;
+    }
+    struct psv_call *call = find_call(link, reply.op, reply.seq);
+    if (!call)
+        return;                        /* a second answer, to a retry */
+    if (reply.status == CLU_E_AGAIN) { /* no room there now */
+        int64_t wait_ms = (int64_t)5 << (call->attempts < 6 ? call->attempts : 6);
+        call->retry_at_ms = psv_client_now_ms() + wait_ms;
+        return;
+    }
+    int status = reply.status;
+    if (!status && take_answer(client, call, &reply)) {
+        client->stats.malformed++;
+        return;
+    }
+    if (!status) {
+        finish_call(client, call);
+        return;
+    }
+    struct psv_ticket *ticket = call->ticket;
+    snprintf(ticket->sentence, sizeof(ticket->sentence), "%s: %.*s", link->endpoint,
+             (int)reply.n_text, reply.text);
+    psv_ticket_end(client, ticket, status);
+}
+
+int psv_link_receive(struct psv_client *client, int i)
+{
+    int n = 0, status;
+    struct clu_socket *socket = client->links[i].socket;
+    if (!socket)
+        return 0;
+    while ((status = clu_socket_recv(socket, &client->message)) != CLU_E_AGAIN) { /* (I2) */
+        if (status && status != CLU_E_PROTOCOL)
+            break;
+        n++;
+        if (status)
+            client->stats.malformed++;
+        else
+            take_reply(client, i);
+    }
+    clu_message_close(&client->message);
+    return n;
+}
+
+/* ---- time ---- */
+
+/* Which shards a ticket waited for in vain. */
+static void say_who_is_silent(const struct psv_client *client, struct psv_ticket *ticket)
+{
+    int n = 0;
+    const char *first = "";
+    for (int s = 0; s < client->n_shards; s++)
+        if (ticket->calls[s].open && n++ == 0)
+            first = client->links[s].endpoint;
+    if (n > 1)
+        snprintf(ticket->sentence, sizeof(ticket->sentence), "no answer from %s and %d more shards",
+                 first, n - 1);
+    else
+        snprintf(ticket->sentence, sizeof(ticket->sentence), "no answer from %s", first);
+}
+
+/* A deadline passed: what is queued for the silent shards must not outlive the ticket. */
+static void give_up(struct psv_client *client, struct psv_ticket *ticket, int64_t now_ms)
+{
+    say_who_is_silent(client, ticket);
+    for (int s = 0; s < client->n_shards; s++) {
+        if (!ticket->calls[s].open)
+            continue;
+        if (psv_link_open(client, s))
+            clu_error("reconnecting to %s failed", client->links[s].endpoint);
+        for (struct psv_call *call = client->links[s].first; call; call = call->next)
+            call->retry_at_ms = now_ms;
+    }
+    psv_ticket_end(client, ticket, CLU_E_TIMEOUT);
+}
+
+int psv_client_timers(struct psv_client *client, int64_t now_ms)
+{
+    int64_t next = now_ms + MAX_DRIVE_MS;
+    for (struct psv_ticket *ticket = client->open; ticket; ticket = ticket->next) {
+        if (ticket->done)
+            continue;
+        if (now_ms >= ticket->deadline_at_ms) {
+            give_up(client, ticket, now_ms);
+            continue;
+        }
+        if (ticket->deadline_at_ms < next)
+            next = ticket->deadline_at_ms;
+        for (int s = 0; s < client->n_shards; s++) {
+            struct psv_call *call = &ticket->calls[s];
+            if (!call->open)
+                continue;
+            if (now_ms >= call->retry_at_ms) {
+                psv_call_send(client, call, now_ms);
+                psv_link_receive(client, s); /* (I2) */
+            }
+            if (call->open && call->retry_at_ms < next)
+                next = call->retry_at_ms;
+        }
+    }
+    return next > now_ms ? (int)(next - now_ms) : 0;
+}
+
+void psv_client_drive(struct psv_client *client, int timeout_ms)
+{
+    int wait_ms = psv_client_timers(client, psv_client_now_ms());
+    if (timeout_ms < wait_ms)
+        wait_ms = timeout_ms;
+    client->driving = true; /* (I1) */
+    struct pollfd *driven = client->driven;
+    memcpy(driven, client->polls, ((size_t)client->n_shards + 1) * sizeof(*driven));
+    pthread_mutex_unlock(&client->lock);
+    int n = poll(driven, (nfds_t)client->n_shards + 1, wait_ms);
+    pthread_mutex_lock(&client->lock);
+    client->driving = false;
+    if (n > 0 && (driven[client->n_shards].revents & POLLIN)) {
+        uint64_t count;
+        if (read(client->wake, &count, sizeof(count)) < 0 && errno != EAGAIN)
+            clu_warn("waking: %s", strerror(errno));
+    }
+    for (int s = 0; n > 0 && s < client->n_shards; s++)
+        if (driven[s].revents)
+            psv_link_receive(client, s);
+    pthread_cond_broadcast(&client->changed);
+}

@@ -1,0 +1,23 @@
+/* Restore: how a shard's store comes to the state that a job's life begins from.
+ *
+ *     same life, durability log        rows stand as committed          costs nothing
+ *     the store holds that step        go back to it                    costs what changed since
+ *     anything else                    empty it, read snapshot files    costs the table
+ *
+ * Two marks in the store itself say what it is: the generation that last wrote it, and the buckets it was
+ * filled for; so a store of another shape of the job is never taken for ours. Threads: the shard's owner.
+ */
+#ifndef PS_RESTORE_H
+#define PS_RESTORE_H
+
+#include "ps/server.h"
+
+#include <stdbool.h>
+
+struct emb_shard;
+
+/* index: of the shard within this server. keep_log: rows of the same generation stand. */
+int psv_restore_shard(struct emb_shard *rows, const struct psv_origin *origin, int index,
+                      bool keep_log);
+
+#endif

@@ -1,0 +1,226 @@
+/* The server as a member of a job: bind first (the map needs the endpoints), join, restore what the welcome
+ * names, serve, obey, leave. The main thread only sleeps on orders and looks at the shard threads between them;
+ * it touches no row.
+ */
+#include "cluster/job.h"
+#include "cluster/log.h"
+#include "cluster/manifest.h"
+#include "cluster/member.h"
+#include "cluster/status.h"
+#include "cluster/transport.h"
+#include "embeddings/shard.h"
+#include "ps/server.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { ORDER_WAIT_MS = 100, STATE_EVERY_MS = 2000 };
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* A socket bound to every address is reached by the host's name. */
+static void offer(const char *bound, char offered[static CLU_ENDPOINT_BYTES])
+{
+    char host[64] = "localhost";
+    const char *every = "tcp://0.0.0.0:";
+    if (strncmp(bound, every, strlen(every))) {
+        snprintf(offered, CLU_ENDPOINT_BYTES, "%s", bound);
+        return;
+    }
+    if (gethostname(host, sizeof(host) - 1))
+        snprintf(host, sizeof(host), "localhost");
+    snprintf(offered, CLU_ENDPOINT_BYTES, "tcp://%.63s:%.16s", host, bound + strlen(every));
+}
+
+static int join(const struct psv_server_options *options, const struct psv_server *server,
+                struct clu_member **member_p)
+{
+    const struct clu_job *job = options->job;
+    char(*endpoints)[CLU_ENDPOINT_BYTES] = calloc((size_t)job->shards, sizeof(*endpoints));
+    if (!endpoints)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for endpoints");
+    for (int64_t i = 0; i < job->shards; i++)
+        offer(psv_server_endpoint(server, (int)i), endpoints[i]);
+    char endpoint_file[CLU_PATH_BYTES + 32];
+    snprintf(endpoint_file, sizeof(endpoint_file), "%s/run/sched.endpoint", job->out);
+    struct clu_member_options member = {
+        .endpoint = options->sched,
+        .role = CLU_ROLE_PS,
+        .rank = options->rank,
+        .n_endpoints = (int)job->shards,
+        .endpoints = (const char(*)[CLU_ENDPOINT_BYTES])endpoints,
+        .heartbeat_ms = job->heartbeat_ms,
+        .lost_after_ms = job->dead_after_ms,
+        .join_timeout_ms = job->start_timeout_ms,
+        .transport = options->transport,
+        .endpoint_file = endpoint_file,
+    };
+    int status = clu_member_join(&member, member_p);
+    free(endpoints);
+    return status;
+}
+
+static int restore(const struct psv_server_options *options, struct psv_server *server,
+                   struct clu_member *member, int *first_shard_p)
+{
+    const struct clu_welcome *welcome = clu_member_welcome(member);
+    struct clu_bucket_map *map = malloc(sizeof(*map));
+    if (!map)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for the map");
+    int status = clu_member_map(member, map);
+    int first = status ? -1 : clu_map_first_shard(map, options->rank);
+    if (!status && first < 0)
+        status = clu_fail(CLU_E_CONFIG, "server %d is not in the map", options->rank);
+    struct psv_origin origin = {
+        .map = map,
+        .first_shard = first,
+        .folder = welcome->resume,
+        .step = welcome->resume_step,
+        .generation = welcome->generation,
+    };
+    if (!status)
+        status = psv_server_restore(server, &origin);
+    free(map);
+    if (!status)
+        *first_shard_p = first;
+    return status;
+}
+
+static void report_simply(struct clu_member *member, enum clu_report_kind kind, int status,
+                          const char *text)
+{
+    struct clu_report *report = calloc(1, sizeof(*report));
+    if (!report)
+        return;
+    report->kind = kind;
+    report->status = status;
+    if (text)
+        snprintf(report->text, sizeof(report->text), "%s", text);
+    clu_member_report(member, report);
+    free(report);
+}
+
+static void report_state(struct psv_server *server, struct clu_member *member)
+{
+    struct psv_server_stats stats;
+    struct clu_report *report = calloc(1, sizeof(*report));
+    if (!report)
+        return;
+    psv_server_stats(server, &stats);
+    report->kind = CLU_REPORT_STATE;
+    report->step = stats.applied;
+    struct clu_figures *figures = &report->figures;
+    clu_figures_put(figures, "rows", (double)stats.rows);
+    clu_figures_put(figures, "resident_rows", (double)stats.resident_rows);
+    clu_figures_put(figures, "memory_bytes", (double)stats.memory_bytes);
+    clu_figures_put(figures, "file_bytes", (double)stats.file_bytes);
+    clu_figures_put(figures, "rows_pulled_total", (double)stats.rows_pulled);
+    clu_figures_put(figures, "rows_pushed_total", (double)stats.rows_pushed);
+    clu_figures_put(figures, "malformed_total", (double)stats.malformed);
+    clu_figures_put(figures, "duplicates_total", (double)stats.duplicates);
+    clu_figures_put(figures, "refused_total", (double)stats.refused);
+    clu_figures_put(figures, "unsent_total", (double)stats.unsent);
+    clu_figures_put(figures, "held", (double)stats.held);
+    clu_figures_put(figures, "stalled_seconds", (double)stats.stalled_ms / 1000);
+    clu_member_report(member, report);
+    free(report);
+}
+
+static void dump(struct psv_server *server)
+{
+    struct psv_server_stats stats;
+    psv_server_stats(server, &stats);
+    clu_info("step %llu, %llu rows (%llu in memory, %.1f MiB), %llu held, %.1f MiB buffered, "
+             "%llu malformed, %llu duplicates, %llu refused, %llu expired, %llu unsent",
+             (unsigned long long)stats.applied, (unsigned long long)stats.rows,
+             (unsigned long long)stats.resident_rows, (double)stats.memory_bytes / (1 << 20),
+             (unsigned long long)stats.held, (double)stats.buffered_bytes / (1 << 20),
+             (unsigned long long)stats.malformed, (unsigned long long)stats.duplicates,
+             (unsigned long long)stats.refused, (unsigned long long)stats.expired,
+             (unsigned long long)stats.unsent);
+}
+
+/* Until an order to stop, or a failure. */
+static int obey(struct psv_server *server, struct clu_member *member)
+{
+    int64_t state_at = now_ms();
+    struct clu_order order;
+    for (;;) {
+        int status = psv_server_status(server);
+        if (status) {
+            char text[128];
+            snprintf(text, sizeof(text), "a shard ended: %s", clu_status_text(status));
+            report_simply(member, CLU_REPORT_TROUBLE, status, text);
+            return status;
+        }
+        if (now_ms() >= state_at) {
+            report_state(server, member);
+            state_at = now_ms() + STATE_EVERY_MS;
+        }
+        status = clu_member_wait_order(member, ORDER_WAIT_MS, &order);
+        if (status == CLU_E_TIMEOUT || status == CLU_E_AGAIN)
+            continue;
+        if (status)
+            return status;
+        if (order.kind == CLU_ORDER_STOP)
+            return order.status;
+        if (order.kind == CLU_ORDER_DUMP)
+            dump(server);
+        if (order.kind == CLU_ORDER_DRAIN)
+            report_simply(member, CLU_REPORT_MOVED, CLU_E_UNAVAILABLE,
+                          "buckets move between lives of a job, not within one");
+    }
+}
+
+int psv_server_run(const struct psv_server_options *options)
+{
+    const struct clu_job *job = options->job;
+    char bind[300], root[CLU_PATH_BYTES];
+    struct psv_server *server = NULL;
+    struct clu_member *member = NULL;
+    int first_shard = 0;
+    snprintf(bind, sizeof(bind), "tcp://%s:*", job->host);
+    int status = clu_snapshot_root(job->out, root);
+    if (status)
+        return status;
+    struct psv_threads_options threads = {
+        .transport = options->transport,
+        .tables = options->tables,
+        .n_tables = options->n_tables,
+        .n_shards = (int)job->shards,
+        .n_ranks = (int)job->workers,
+        .staleness = job->staleness,
+        .dir = options->dir,
+        .memory_bytes = job->memory_bytes,
+        .durability = job->durability,
+        .bind = bind,
+        .heartbeat_ms = (int)job->heartbeat_ms,
+        .snapshot_root = root,
+    };
+    status = psv_server_open(&threads, &server);
+    if (!status)
+        status = join(options, server, &member);
+    if (!status)
+        status = restore(options, server, member, &first_shard);
+    if (!status)
+        status = psv_server_start(server, first_shard);
+    if (!status) {
+        report_simply(member, CLU_REPORT_READY, 0, NULL);
+        clu_info("serving %lld shards, %d tables, from step %llu", (long long)job->shards,
+                 options->n_tables, (unsigned long long)clu_member_welcome(member)->resume_step);
+        status = obey(server, member);
+    }
+    int stopped = psv_server_stop(server);
+    if (!status)
+        status = stopped;
+    clu_member_leave(member, status, status ? clu_status_text(status) : NULL);
+    return status;
+}
