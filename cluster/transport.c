@@ -133,6 +133,8 @@ static int set_options(struct clu_socket *socket, const struct clu_socket_option
     if (socket->kind == CLU_SOCKET_ROUTER) {
         /* a reply to a peer that is gone is an error to count, not a silent drop */
         set_int(zmq, ZMQ_ROUTER_MANDATORY, 1);
+        /* who connects and says nothing holds a descriptor */
+        set_int(zmq, ZMQ_HANDSHAKE_IVL, 10000);
     } else {
         /* quick after a restart of the server, gentle when it stays away */
         set_int(zmq, ZMQ_RECONNECT_IVL, 50);
@@ -234,6 +236,11 @@ static int check_place(const struct clu_socket *socket, const char *endpoint, co
 {
     if (strlen(endpoint) >= CLU_ENDPOINT_SIZE)
         return clu_fail(CLU_E_CONFIG, "endpoint \"%.40s...\" is too long", endpoint);
+    const char *colon = strrchr(endpoint, ':');
+    const char *port = colon ? colon + 1 : "";
+    if (!strncmp(endpoint, "tcp://", 6) && strcmp(port, "*") &&
+        (strspn(port, "0123456789") != strlen(port) || strlen(port) > 5 || atoi(port) > 65535))
+        return clu_fail(CLU_E_CONFIG, "endpoint \"%s\": a port is 0..65535 or *", endpoint);
     if (!socket->curve && !socket->transport->insecure && !is_local(endpoint))
         return clu_fail(CLU_E_DENIED,
                         "%s %s: without keys only this machine (127.0.0.1, ipc) is allowed; name a "

@@ -497,7 +497,7 @@ int psv_client_wait_snapshot(struct psv_client *client, uint64_t ticket, int tim
 
 int psv_client_counter(struct psv_client *client, const char *name, uint64_t *value_p)
 {
-    uint64_t ticket;
+    uint64_t ticket = 0;
     int status =
         ask(client, CLU_WIRE_STATS, 0, NULL, 0, name, client->options.request_timeout_ms, &ticket);
     return status ? status : wait_for(client, ticket, -1, NULL, value_p);
@@ -535,7 +535,7 @@ static void *look_after(void *argument)
 
 static int say_hello(struct psv_client *client)
 {
-    uint64_t ticket;
+    uint64_t ticket = 0;
     struct clu_packer packer;
     struct psv_terms terms = {
         .n_ranks = client->options.n_ranks,
