@@ -20,7 +20,8 @@ struct cursor {
 static int write_bytes(void *data, const char *bytes, size_t size)
 {
     struct cursor *cursor = data;
-    memcpy(cursor->at, bytes, size);
+    if (size) /* an empty text may be NULL */
+        memcpy(cursor->at, bytes, size);
     cursor->at += size;
     return 0;
 }
@@ -212,10 +213,13 @@ void clu_wire_to_bf16(const float *from, size_t n, uint16_t *to_p)
     }
 }
 
-void clu_wire_from_bf16(const uint16_t *from, size_t n, float *to_p)
+void clu_wire_from_bf16(const void *from, size_t n, float *to_p)
 {
+    const unsigned char *at = from;
     for (size_t i = 0; i < n; i++) {
-        uint32_t bits = (uint32_t)from[i] << 16;
+        uint16_t half;
+        memcpy(&half, at + 2 * i, sizeof(half));
+        uint32_t bits = (uint32_t)half << 16;
         memcpy(&to_p[i], &bits, sizeof(bits));
     }
 }

@@ -133,8 +133,9 @@ size_t clu_wire_dtype_size(int dtype);
 /* "fp32" or "bf16" to enum clu_wire_dtype; 0 when it is neither. */
 int clu_wire_dtype_of(const char *name);
 
-/* n floats to bf16, nearest, ties to even (a NaN stays one), and back. */
+/* n floats to bf16, nearest, ties to even (a NaN stays one), and back (from: at any
+ * address). */
 void clu_wire_to_bf16(const float *from, size_t n, uint16_t *to_p);
-void clu_wire_from_bf16(const uint16_t *from, size_t n, float *to_p);
+void clu_wire_from_bf16(const void *from, size_t n, float *to_p);
 
 #endif

@@ -188,7 +188,7 @@ static void scatter(const struct psv_part *part, const uint32_t *order, size_t n
         return;
     }
     if (!order) {
-        clu_wire_from_bf16((const uint16_t *)(const void *)from, n * dim, part->rows);
+        clu_wire_from_bf16(from, n * dim, part->rows);
         return;
     }
     for (size_t i = 0; i < n; i++) {
@@ -196,7 +196,7 @@ static void scatter(const struct psv_part *part, const uint32_t *order, size_t n
         if (dtype == CLU_WIRE_FP32)
             memcpy(row, from + i * dim * sizeof(float), dim * sizeof(float));
         else
-            clu_wire_from_bf16((const uint16_t *)(const void *)from + i * dim, dim, row);
+            clu_wire_from_bf16(from + i * dim * 2, dim, row);
     }
 }
 

@@ -1,0 +1,297 @@
+/* Clients and a server over loopback: staleness 0 is exact, for any number of shards and ranks; deadlines, retries
+ * and disagreements end in a status.
+ */
+#include "tests/ps/rig.h"
+
+struct rank {
+    struct rig *rig;
+    int rank;
+    uint64_t seed, n_steps;
+    const char *dtype;
+    uint64_t digest; /* of everything after the last step */
+    int status;
+};
+
+/* pull t, push t, as a worker does it at staleness 0 */
+static void *work(void *argument)
+{
+    struct rank *self = argument;
+    struct rig_batch batch, want;
+    struct psv_client *client;
+    uint64_t pull, push = 0;
+    self->status = rig_client(self->rig, self->rank, 1, self->dtype, &client);
+    if (self->status)
+        return NULL;
+    for (uint64_t step = 1; !self->status && step <= self->n_steps; step++) {
+        rig_batch(self->rig, self->seed, step, self->rank, &want);
+        self->status = psv_client_pull(client, want.part, RIG_N_TABLES, step, &pull);
+        if (!self->status)
+            self->status = psv_client_wait(client, pull, -1);
+        if (!self->status && push)
+            self->status = psv_client_wait(client, push, -1);
+        rig_batch(self->rig, self->seed, step, self->rank, &batch);
+        for (int t = 0; t < RIG_N_TABLES; t++) /* gradients depend on the rows that were pulled */
+            for (size_t i = 0; i < batch.part[t].n * (size_t)self->rig->tables[t].dim; i++)
+                batch.rows[t][i] += want.rows[t][i];
+        if (!self->status)
+            self->status = psv_client_push(client, batch.part, RIG_N_TABLES, step, &push);
+    }
+    if (!self->status)
+        self->status = psv_client_wait(client, push, -1);
+    if (!self->status)
+        self->digest = rig_digest(self->rig, client, self->n_steps + 1);
+    psv_client_close(client);
+    return NULL;
+}
+
+static uint64_t run(uint64_t seed, int n_shards, int n_ranks, uint64_t n_steps, const char *dtype)
+{
+    struct rig rig;
+    struct rank ranks[4];
+    pthread_t threads[4];
+    rig_open(&rig, n_shards, n_ranks, 0, "snapshot");
+    for (int r = 0; r < n_ranks; r++) {
+        ranks[r] = (struct rank){&rig, r, seed, n_steps, dtype, 0, 0};
+        pthread_create(&threads[r], NULL, work, &ranks[r]);
+    }
+    for (int r = 0; r < n_ranks; r++)
+        pthread_join(threads[r], NULL);
+    for (int r = 0; r < n_ranks; r++) {
+        CU_ASSERT_EQUAL(ranks[r].status, 0);
+        CU_ASSERT_EQUAL(ranks[r].digest, ranks[0].digest);
+    }
+    rig_close(&rig);
+    return ranks[0].digest;
+}
+
+static void test_staleness_0_has_the_same_bits_on_any_number_of_shards(void)
+{
+    uint64_t seed = suite_seed();
+    for (int n_ranks = 1; n_ranks <= 3; n_ranks++) {
+        uint64_t one = run(seed, 1, n_ranks, 30, "fp32");
+        CU_ASSERT_EQUAL(run(seed, 2, n_ranks, 30, "fp32"), one);
+        CU_ASSERT_EQUAL(run(seed, 5, n_ranks, 30, "fp32"), one);
+        CU_ASSERT_NOT_EQUAL(run(seed + 1, 2, n_ranks, 30, "fp32"), one);
+    }
+}
+
+static void test_bf16_on_the_wire_has_the_same_bits_on_any_number_of_shards(void)
+{
+    uint64_t seed = suite_seed();
+    CU_ASSERT_EQUAL(run(seed, 1, 2, 20, "bf16"), run(seed, 3, 2, 20, "bf16"));
+}
+
+static void test_rows_nobody_wrote_have_their_initial_values(void)
+{
+    struct rig rig;
+    struct psv_client *client;
+    uint64_t keys[3] = {1, 2, (uint64_t)-3}, ticket = 0;
+    float rows[3 * 8], expected[8];
+    rig_open(&rig, 3, 1, 0, "snapshot");
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, "fp32", &client), 0);
+    struct psv_part part = {0, 3, keys, rows};
+    CU_ASSERT_EQUAL(psv_client_pull(client, &part, 1, 1, &ticket), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), 0);
+    for (int i = 0; i < 3; i++) {
+        clu_row_init(7, clu_table_hash("user"), keys[i], (float)rig.tables[0].init_range, 8,
+                     expected);
+        CU_ASSERT(!memcmp(expected, rows + i * 8, sizeof(expected)));
+    }
+    part.n = 0;
+    CU_ASSERT_EQUAL(psv_client_pull(client, &part, 1, 1, &ticket), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), 0);
+    psv_client_close(client);
+    rig_close(&rig);
+}
+
+static void test_a_pull_waits_for_the_slowest_rank_and_says_for_whom(void)
+{
+    struct rig rig;
+    struct psv_client *client;
+    uint64_t key = 1, push = 0, pull = 0, barrier = 0;
+    float row[8] = {0};
+    rig_open(&rig, 2, 2, 0, "snapshot");
+    rig.timeout_ms = 400;
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, "fp32", &client), 0);
+    struct psv_part part = {0, 1, &key, row};
+    CU_ASSERT_EQUAL(psv_client_push(client, &part, 1, 1, &push), 0);
+    CU_ASSERT_EQUAL(psv_client_pull(client, &part, 1, 2, &pull), 0);
+    CU_ASSERT_EQUAL(psv_client_barrier(client, 1, &barrier), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, pull, 50), CLU_E_AGAIN);
+    CU_ASSERT_EQUAL(psv_client_wait(client, pull, -1), CLU_E_TIMEOUT);
+    CU_ASSERT_EQUAL(psv_client_wait(client, barrier, -1), CLU_E_TIMEOUT);
+    CU_ASSERT_EQUAL(psv_client_wait(client, push, -1), CLU_E_TIMEOUT);
+    psv_client_close(client);
+    rig_close(&rig);
+}
+
+static void test_a_server_that_is_away_is_a_timeout_that_names_it(void)
+{
+    struct rig rig;
+    struct psv_client *client = NULL;
+    rig_open(&rig, 1, 1, 0, "snapshot");
+    rig.timeout_ms = 300;
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, "fp32", &client), 0);
+    psv_server_abandon(rig.server);
+    uint64_t key = 1, ticket = 0;
+    float row[8] = {0};
+    struct psv_part part = {0, 1, &key, row};
+    CU_ASSERT_EQUAL(psv_client_pull(client, &part, 1, 1, &ticket), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), CLU_E_TIMEOUT);
+    psv_client_close(client);
+    CU_ASSERT_EQUAL(rig_client(&rig, 0, 2, "fp32", &client), CLU_E_TIMEOUT);
+    clu_transport_free(rig.transport);
+    clu_remove_tree(rig.dir);
+}
+
+static void test_a_client_of_other_tables_is_refused_with_the_field(void)
+{
+    struct rig rig;
+    struct psv_client *client;
+    rig_open(&rig, 1, 1, 0, "snapshot");
+    rig.tables[1].learning_rate *= 2;
+    CU_ASSERT_EQUAL(rig_client(&rig, 0, 1, "fp32", &client), CLU_E_CONFIG);
+    rig.tables[1].learning_rate /= 2;
+    rig.options.n_ranks = 2;
+    CU_ASSERT_EQUAL(rig_client(&rig, 0, 1, "fp32", &client), CLU_E_CONFIG);
+    rig_close(&rig);
+}
+
+static void test_a_gradient_that_is_not_finite_ends_in_a_status(void)
+{
+    struct rig rig;
+    struct psv_client *client;
+    uint64_t key = 1, ticket = 0;
+    float row[8] = {0, 0, 0, 0.0f / 0.0f};
+    rig_open(&rig, 1, 1, 0, "snapshot");
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, "fp32", &client), 0);
+    struct psv_part part = {0, 1, &key, row};
+    CU_ASSERT_EQUAL(psv_client_push(client, &part, 1, 1, &ticket), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), CLU_E_DATA);
+    psv_client_close(client);
+    CU_ASSERT_EQUAL(psv_server_stop(rig.server), CLU_E_DATA);
+    clu_transport_free(rig.transport);
+    clu_remove_tree(rig.dir);
+}
+
+static void test_a_snapshot_holds_exactly_its_step_and_restores_on_any_shape(void)
+{
+    struct rig rig, other;
+    struct psv_client *client;
+    struct rig_batch batch;
+    struct psv_file *files = NULL;
+    int n_files = 0;
+    uint64_t push = 0, snapshot = 0, confirm = 0, rows = 0;
+    char dir[256], path[600];
+    rig_open(&rig, 3, 1, 0, "snapshot");
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, "fp32", &client), 0);
+    for (uint64_t step = 1; step <= 5; step++) {
+        rig_batch(&rig, 1, step, 0, &batch);
+        CU_ASSERT_EQUAL(psv_client_push(client, batch.part, RIG_N_TABLES, step, &push), 0);
+        CU_ASSERT_EQUAL(psv_client_wait(client, push, -1), 0);
+    }
+    uint64_t digest = rig_digest(&rig, client, 6);
+    CU_ASSERT_EQUAL(psv_client_counter(client, "rows", &rows), 0);
+    snprintf(dir, sizeof(dir), "%s/snapshot/step-000000000005", rig.dir);
+    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 5, dir, &snapshot), 0);
+    rig_batch(&rig, 1, 6, 0, &batch); /* goes on while it is written */
+    CU_ASSERT_EQUAL(psv_client_push(client, batch.part, RIG_N_TABLES, 6, &push), 0);
+    CU_ASSERT_EQUAL_FATAL(psv_client_wait_snapshot(client, snapshot, -1, &files, &n_files), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, push, -1), 0);
+    CU_ASSERT_EQUAL(n_files, 3);
+    uint64_t n_rows = 0;
+    for (int i = 0; i < n_files; i++) {
+        uint64_t size = 0, checksum = 0;
+        snprintf(path, sizeof(path), "%s/%s", dir, files[i].name);
+        CU_ASSERT_EQUAL(clu_file_checksum(path, &checksum, &size), 0);
+        CU_ASSERT(size == files[i].size_bytes && checksum == files[i].checksum);
+        n_rows += files[i].n_rows;
+    }
+    CU_ASSERT_EQUAL(n_rows, rows);
+    free(files);
+    CU_ASSERT_EQUAL(psv_client_confirm(client, 5, &confirm), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, confirm, -1), 0);
+    CU_ASSERT_NOT_EQUAL(rig_digest(&rig, client, 7), digest);
+    psv_client_close(client);
+    rig_open(&other, 2, 1, 0, "snapshot");
+    CU_ASSERT_EQUAL(psv_server_stop(other.server), 0);
+    CU_ASSERT_EQUAL_FATAL(psv_server_open(&other.options, &other.server), 0);
+    rig_restore_files(&other, dir, 3, 5);
+    CU_ASSERT_EQUAL_FATAL(rig_client(&other, 0, 2, "fp32", &client), 0);
+    CU_ASSERT_EQUAL(rig_digest(&other, client, 6), digest);
+    psv_client_close(client);
+    rig_close(&other);
+    rig_close(&rig);
+}
+
+static void test_staleness_k_answers_early_and_measures_it(void)
+{
+    struct rig rig;
+    struct psv_client *client[2];
+    struct psv_client_stats stats;
+    uint64_t key = 1, push[2], ticket = 0;
+    float row[8] = {0};
+    struct psv_part part = {0, 1, &key, row};
+    rig_open(&rig, 1, 2, 2, "snapshot");
+    rig.timeout_ms = 500;
+    for (int r = 0; r < 2; r++)
+        CU_ASSERT_EQUAL_FATAL(rig_client(&rig, r, 1, "fp32", &client[r]), 0);
+    /* rank 0 is two steps ahead; step 3 may miss steps 1 and 2, step 4 must see step 1 */
+    for (uint64_t step = 1; step <= 2; step++)
+        CU_ASSERT_EQUAL(psv_client_push(client[0], &part, 1, step, &push[step - 1]), 0);
+    float pulled[8];
+    struct psv_part want = {0, 1, &key, pulled};
+    CU_ASSERT_EQUAL(psv_client_pull(client[0], &want, 1, 3, &ticket), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client[0], ticket, -1), 0);
+    CU_ASSERT_EQUAL(psv_client_pull(client[0], &want, 1, 4, &ticket), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client[0], ticket, 100), CLU_E_AGAIN);
+    uint64_t late = 0;
+    CU_ASSERT_EQUAL(psv_client_push(client[1], NULL, 0, 1, &late), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client[0], ticket, -1), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client[1], late, -1), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client[0], push[0], -1), 0);
+    psv_client_stats(client[0], &stats);
+    CU_ASSERT_EQUAL(stats.staleness[2], 2);
+    CU_ASSERT_EQUAL(stats.staleness[3], 0);
+    CU_ASSERT_EQUAL(psv_client_push(client[1], NULL, 0, 2, &late), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client[0], push[1], -1), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client[1], late, -1), 0);
+    for (int r = 0; r < 2; r++)
+        psv_client_close(client[r]);
+    rig_close(&rig);
+}
+
+static void test_async_applies_on_arrival(void)
+{
+    struct rig rig;
+    struct psv_client *client;
+    struct rig_batch batch;
+    uint64_t ticket = 0, pushed = 0;
+    rig_open(&rig, 2, 3, -1, "snapshot"); /* ranks 1 and 2 never show up */
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, "fp32", &client), 0);
+    for (uint64_t step = 1; step <= 20; step++) {
+        rig_batch(&rig, 3, step, 0, &batch);
+        CU_ASSERT_EQUAL(psv_client_pull(client, batch.part, RIG_N_TABLES, step, &ticket), 0);
+        CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), 0);
+        rig_batch(&rig, 3, step, 0, &batch);
+        for (int t = 0; t < RIG_N_TABLES; t++)
+            pushed += batch.part[t].n;
+        CU_ASSERT_EQUAL(psv_client_push(client, batch.part, RIG_N_TABLES, step, &ticket), 0);
+        CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), 0);
+    }
+    uint64_t counted = 0;
+    CU_ASSERT_EQUAL(psv_client_counter(client, "rows_pushed", &counted), 0);
+    CU_ASSERT_EQUAL(counted, pushed);
+    psv_client_close(client);
+    rig_close(&rig);
+}
+
+SUITE("ps.exchange", T(test_rows_nobody_wrote_have_their_initial_values),
+      T(test_staleness_0_has_the_same_bits_on_any_number_of_shards),
+      T(test_bf16_on_the_wire_has_the_same_bits_on_any_number_of_shards),
+      T(test_a_pull_waits_for_the_slowest_rank_and_says_for_whom),
+      T(test_a_server_that_is_away_is_a_timeout_that_names_it),
+      T(test_a_client_of_other_tables_is_refused_with_the_field),
+      T(test_a_gradient_that_is_not_finite_ends_in_a_status),
+      T(test_a_snapshot_holds_exactly_its_step_and_restores_on_any_shape),
+      T(test_staleness_k_answers_early_and_measures_it), T(test_async_applies_on_arrival))
