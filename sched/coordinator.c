@@ -577,7 +577,7 @@ void schd_coordinator_hear(struct schd_coordinator *c, int64_t now, const struct
 
 static void check_silence(struct schd_coordinator *c, int64_t now)
 {
-    for (int i = 0; i < c->n_members; i++) {
+    for (int i = 0; i < c->n_members && c->phase != SCHD_BROKEN; i++) {
         struct member *m = &c->members[i];
         int64_t silent = now - m->heard_ms;
         if (!is_here(m))
@@ -675,7 +675,7 @@ void schd_coordinator_committed(struct schd_coordinator *c, int64_t now, uint64_
     if (!status)
         tell(c, CLU_LOG_INFO, "snapshot of step %llu is whole", (unsigned long long)step);
     else
-        tell(c, CLU_LOG_ERROR, "the snapshot of step %llu is not committed: %s",
+        tell(c, CLU_LOG_WARN, "the snapshot of step %llu is not committed: %s",
              (unsigned long long)step, clu_status_text(status));
     save(c);
     struct clu_order told = {.kind = CLU_ORDER_COMMITTED, .step = step, .status = status};

@@ -194,6 +194,12 @@ int schd_status_of_end(int wait_status)
                                            : status_of_exit_code(WEXITSTATUS(wait_status));
 }
 
+bool schd_is_stop(int wait_status)
+{
+    return WIFEXITED(wait_status) &&
+           WEXITSTATUS(wait_status) == clu_status_exit_code(CLU_E_INTERRUPTED);
+}
+
 void schd_die_with_parent(void)
 {
     pid_t parent = getppid();

@@ -66,6 +66,9 @@ void schd_describe_end(int wait_status, char *out, size_t out_bytes);
 /* The status for a process's end: by its exit code; LOST when a signal killed it. */
 int schd_status_of_end(int wait_status);
 
+/* True for the exit code of a role that was told to stop. */
+bool schd_is_stop(int wait_status);
+
 /* For a role's own use: die when the process that started it does. A no-op without a parent to die with. */
 void schd_die_with_parent(void);
 

@@ -178,7 +178,10 @@ static void carry_out(struct schd_scheduler *s, struct schd_action *action)
         schd_scheduler_store(s);
         break;
     case SCHD_TELL:
-        clu_log((enum clu_log_level)action->level, "%s", action->text);
+        /* a supervisor says itself why a job broke: one sentence, not two */
+        clu_log(s->supervised && action->level == CLU_LOG_ERROR ? CLU_LOG_INFO
+                                                                : (enum clu_log_level)action->level,
+                "%s", action->text);
         schd_remember(s, action->level, action->text);
         break;
     case SCHD_PROGRESS:

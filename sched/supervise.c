@@ -132,8 +132,8 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     if (p == &s->sched && s->end_told)
         return;
     if (p == &s->workers) {
-        if (status == CLU_OK || (status == CLU_E_INTERRUPTED && s->n_interrupts > 0))
-            return;
+        if (status == CLU_OK || (schd_is_stop(wait_status) && runs(&s->sched)))
+            return; /* stopped on request: the scheduler knows by whom */
         if (s->dead_rank >= 0)
             schd_supervisor_blame(s, CLU_E_LOST, false, "worker %d %s", s->dead_rank, s->dead_how);
         else if (WIFSIGNALED(wait_status))
@@ -145,10 +145,11 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     if (p->role == CLU_ROLE_PS && status == CLU_OK &&
         (s->end_told || strcmp(s->phase, "stopping") == 0 || strcmp(s->phase, "ended") == 0))
         return;
-    if (p->role == CLU_ROLE_PS && s->n_interrupts > 0 &&
-        (status == CLU_OK || status == CLU_E_INTERRUPTED))
+    if (p->role == CLU_ROLE_PS && schd_is_stop(wait_status) && runs(&s->sched))
         return;
     schd_supervisor_blame(s, status ? status : CLU_E_LOST, false, "%s %s", p->name, how);
+    if (p->role == CLU_ROLE_PS && !s->killing)
+        command(s, "gone ps %d %d %s", p->rank, status ? status : CLU_E_LOST, how);
 }
 
 static void reap(struct schd_supervisor *s)

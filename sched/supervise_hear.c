@@ -139,7 +139,10 @@ static void relay(struct schd_supervisor *s, FILE *file, const char *line)
 void schd_supervisor_sched_line(void *context, char *line)
 {
     struct schd_supervisor *s = context;
-    relay(s, s->sched_log, line);
+    if (s->verdict.there && s->sched_log) /* what follows from it is for the file */
+        fprintf(s->sched_log, "%s\n", line);
+    else
+        relay(s, s->sched_log, line);
 }
 
 void schd_supervisor_ps_line(struct schd_supervisor *s, int rank, char *line)

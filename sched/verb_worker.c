@@ -1,6 +1,7 @@
 /* `sluice worker`: one rank of the MPI job. It is started by mpirun, which `sluice train` starts;
  * those who launch by themselves start it the same way.
  */
+#include "sched/process.h"
 #include "sched/verb.h"
 
 #include "worker/train.h"
@@ -22,6 +23,7 @@ static const struct clu_setting rows[] = {
 static int run(const struct schd_call *call)
 {
     const struct options *options = call->options;
+    schd_die_with_parent(); /* mpirun, killed, leaves its ranks behind */
     struct wrk_train_options train = {.job_path = options->job, .sched_endpoint = options->sched};
     return wrk_train_run(&train);
 }
