@@ -42,7 +42,7 @@ struct wrk_reader_options {
                     */
     int n_ahead;   /* batches built ahead; 0: a default of 4 */
     uint64_t
-        window_bytes; /* decoded blocks among which samples are mixed; 0: a default of 256 MiB */
+        window_bytes; /* decoded blocks among which samples are mixed; 0: a default of 64 MiB */
 };
 
 /* An id as it stood in the log: not NUL-terminated. is_integer: it was a decimal integer (its key
