@@ -34,14 +34,22 @@ int wrk_model_config(const struct clu_job *job, const struct wrk_dataset_info *i
     return status;
 }
 
+/* names are bounded by their readers; a longer one is cut, and then compared and refused */
+static void copy_text(char *out, size_t out_bytes, const char *text)
+{
+    size_t n = strnlen(text, out_bytes - 1);
+    memcpy(out, text, n);
+    out[n] = 0;
+}
+
 static void describe_columns(const struct wrk_column *columns, const struct wrk_slot *slots, int n,
                              struct wrk_manifest_column *out)
 {
     for (int i = 0; i < n; i++) {
         memset(&out[i], 0, sizeof(out[i]));
-        snprintf(out[i].name, sizeof(out[i].name), "%s", columns[i].name);
+        copy_text(out[i].name, sizeof(out[i].name), columns[i].name);
         if (columns[i].kind == WRK_COLUMN_SPARSE)
-            snprintf(out[i].table, sizeof(out[i].table), "%s", columns[i].table);
+            copy_text(out[i].table, sizeof(out[i].table), columns[i].table);
         out[i].dim = slots[i].dim;
         out[i].offset = slots[i].offset;
     }
@@ -56,11 +64,11 @@ int wrk_manifest_describe(const struct clu_job *job, const struct wrk_dataset *d
     int status = wrk_model_config(job, info, features, &manifest.config);
     if (status)
         return status;
-    snprintf(manifest.model, sizeof(manifest.model), "%s", job->model);
-    snprintf(manifest.read, sizeof(manifest.read), "%s", job->read);
+    copy_text(manifest.model, sizeof(manifest.model), job->model);
+    copy_text(manifest.read, sizeof(manifest.read), job->read);
     manifest.n_actions = info->n_actions;
     for (int a = 0; a < info->n_actions; a++)
-        snprintf(manifest.action[a], sizeof(manifest.action[a]), "%s", info->action[a + 1]);
+        copy_text(manifest.action[a], sizeof(manifest.action[a]), info->action[a + 1]);
     manifest.n_user_columns = features->n_user_columns;
     manifest.n_item_columns = features->n_item_columns;
     describe_columns(features->user_column, features->user_slot, features->n_user_columns,
@@ -70,7 +78,7 @@ int wrk_manifest_describe(const struct clu_job *job, const struct wrk_dataset *d
     manifest.n_tables = features->n_tables;
     for (int t = 0; t < features->n_tables; t++) {
         const struct emb_table_spec *spec = &features->table[t];
-        snprintf(manifest.table[t].name, sizeof(manifest.table[t].name), "%s", spec->name);
+        copy_text(manifest.table[t].name, sizeof(manifest.table[t].name), spec->name);
         manifest.table[t].dim = spec->dim;
         manifest.table[t].seed = spec->seed;
         manifest.table[t].init_range = spec->init_range;
@@ -91,8 +99,7 @@ static void job_of(const struct wrk_manifest *manifest, struct clu_job *job_p)
     clu_settings_defaults(clu_job_settings(job_p));
     job_p->n_tables = manifest->n_tables;
     for (int t = 0; t < manifest->n_tables; t++) {
-        snprintf(job_p->tables[t].name, sizeof(job_p->tables[t].name), "%s",
-                 manifest->table[t].name);
+        copy_text(job_p->tables[t].name, sizeof(job_p->tables[t].name), manifest->table[t].name);
         job_p->tables[t].dim = manifest->table[t].dim;
         job_p->tables[t].init_range = manifest->table[t].init_range;
         job_p->seed = (int64_t)manifest->table[t].seed;
