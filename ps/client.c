@@ -621,10 +621,9 @@ int psv_client_open(const struct psv_client_options *options, struct psv_client 
     pthread_cond_init(&client->changed, &monotonic);
     pthread_cond_init(&client->work, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    client->retry_ms = options->request_timeout_ms / 20;
-    client->retry_ms = client->retry_ms < 50     ? 50
-                       : client->retry_ms > 1000 ? 1000
-                                                 : client->retry_ms;
+    int64_t retry_ms = options->request_timeout_ms / 20;
+    retry_ms = retry_ms < 50 ? 50 : retry_ms > 1000 ? 1000 : retry_ms;
+    client->retry_ms = options->retry_ms > 0 ? options->retry_ms : retry_ms;
     client->dtype = clu_wire_dtype_of(options->wire_dtype);
     int status = client->dtype ? allocate(client, options)
                                : clu_fail(CLU_E_CONFIG, "wire_dtype \"%s\": expected fp32 or bf16",

@@ -44,6 +44,7 @@ struct psv_client_options {
     const char *wire_dtype; /* "fp32", "bf16" */
     int error_feedback; /* bf16 pushes carry what rounding left over to the next push of the row */
     int request_timeout_ms;
+    int retry_ms; /* first try again after this; 0: a twentieth of the timeout, 50 to 1000 */
     int heartbeat_ms;
 };
 

@@ -8,6 +8,7 @@
 #define SCHD_VERB_LIST(X)                                                                          \
     X(prepare)                                                                                     \
     X(train)                                                                                       \
+    X(keys)                                                                                        \
     X(sched)                                                                                       \
     X(help)
 

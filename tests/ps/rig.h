@@ -28,7 +28,7 @@ struct rig {
     struct psv_server *server;
     struct clu_bucket_map map;
     struct psv_threads_options options;
-    int timeout_ms;
+    int timeout_ms, retry_ms;
 };
 
 static inline void rig_tables(struct emb_table_spec *tables)
@@ -109,6 +109,7 @@ static inline int rig_client(struct rig *rig, int rank, uint64_t incarnation, co
         .staleness = rig->options.staleness,
         .wire_dtype = dtype,
         .request_timeout_ms = rig->timeout_ms,
+        .retry_ms = rig->retry_ms,
         .heartbeat_ms = 500,
     };
     return psv_client_open(&options, client_p);
