@@ -70,7 +70,7 @@ static struct psv_ticket *take_ticket(struct psv_client *client)
             return NULL;
         }
     }
-    ticket->status = ticket->n_open = ticket->n_parts = 0;
+    ticket->status = ticket->n_open = ticket->n_parts = ticket->n_damaged = 0;
     ticket->done = ticket->waited = ticket->direct = false;
     ticket->keys = NULL;
     ticket->rows = NULL;

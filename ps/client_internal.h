@@ -38,7 +38,7 @@ struct psv_ticket {
     uint64_t id, seq, step;
     int op, dtype;
     int status; /* of the first failure */
-    int n_open;
+    int n_open, n_damaged;
     bool done, waited; /* waited: someone is in psv_client_wait with it */
     int64_t deadline_at_ms, server_deadline_at_ms;
     _Atomic int lent; /* frames of this ticket that the transport still reads */

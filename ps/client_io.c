@@ -28,6 +28,7 @@ enum {
     UNSENT_RETRY_MS = 5,      /* no connection, or its queue is full */
     MAX_RETRY_MS = 4000,
     MAX_DRIVE_MS = 100,
+    MAX_DAMAGED = 20,
 };
 
 int64_t psv_client_now_ms(void)
@@ -309,7 +310,10 @@ static void take_reply(struct psv_client *client, int i)
     struct psv_call *call = find_call(link, reply.op, reply.seq);
     if (!call)
         return;                        /* a second answer, to a retry */
-    if (reply.status == CLU_E_AGAIN) { /* no room there now */
+    /* no room there now; or damaged on the way, for the hello showed that we speak the same */
+    bool damaged = reply.status == CLU_E_PROTOCOL && reply.op != CLU_WIRE_HELLO &&
+                   ++call->ticket->n_damaged <= MAX_DAMAGED;
+    if (reply.status == CLU_E_AGAIN || damaged) {
         int64_t wait_ms = (int64_t)5 << (call->attempts < 6 ? call->attempts : 6);
         call->retry_at_ms = psv_client_now_ms() + wait_ms;
         return;
