@@ -344,6 +344,7 @@ static int open_run(struct run *run, const struct wrk_score_options *options)
         .history = run->config.history,
         .n_ranks = 1,
         .shuffle = false,
+        .with_ids = true,
     };
     if (!status)
         status = wrk_reader_open(run->dataset, &reader, (struct wrk_position){0, 0}, &run->reader);
