@@ -14,6 +14,9 @@
 #include "cluster/transport_internal.h"
 
 #include <errno.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
@@ -64,6 +67,12 @@ int clu_transport_create(const struct clu_transport_options *options,
                          struct clu_transport **transport_p)
 {
     struct clu_transport *transport = calloc(1, sizeof(*transport));
+#ifdef __GLIBC__
+    /* libzmq allocates each message: by default glibc maps and unmaps a megabyte every time, and its
+     * page faults cost more than the copy */
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 128 << 20);
+#endif
     if (!transport)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for the transport");
     transport->security = options->security;
