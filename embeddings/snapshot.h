@@ -8,22 +8,34 @@
  *             24     8    base step (delta), else 0
  *             32     4    number of tables T
  *             36     4    zero
- *             40     96 T a table each: name 64 (zero-filled), dim 4, optimizer 4, dtype 4, n_state
- * 4, seed 8, init_range 4 (float), value bytes 4 40+96T 8    XXH3 of all bytes before block     0
- * 4    "BLCK" 4      4    type: 0 rows, 1 tombstones, 2 candidates (keys not yet admitted), 3 end
+ *             40     96 T the tables
+ *             40+96T 8    XXH3 of all bytes before
+ *   table     0      64   name, filled up with zeros
+ *             64     4    dim
+ *             68     4    optimizer (enum emb_optimizer)
+ *             72     4    dtype (enum emb_dtype)
+ *             76     4    n_state
+ *             80     8    seed
+ *             88     4    init_range, a float
+ *             92     4    bytes of a value
+ *   block     0      4    "BLCK"
+ *             4      4    type: 0 rows, 1 candidates (keys not yet admitted), 2 end
  *             8      4    table; end: 0
- *             12     4    number of rows n, 1..2^20; end: 0
+ *             12     4    number of entries n, 1..2^20; end: 0
  *             16     8    payload bytes
  *             24     8    XXH3 of the payload
  *             32     8    XXH3 of the 32 bytes before
- *             40          payload: keys, n x 8; then, rows: n values, each count 4, last step 4,
- * embedding dim x 4 (fp32) or x 2 (bf16; padded to 4), state n_state x 4; candidates: n x 4, pushes
- * seen end: rows 8, tombstones 8, candidates 8 in the whole file
+ *             40          the payload
+ *   rows                  keys n x 8, counts n x 4 (updates; 0: a tombstone), then the value of
+ *                         each that is not a tombstone: last step 4, embedding dim x 4 (fp32) or
+ *                         x 2 (bf16; padded to 4), state n_state x 4
+ *   candidates            keys n x 8, pushes seen n x 4
+ *   end                   rows 8, tombstones 8, candidates 8: totals of the file
  *
- * Tables come in order, and within a table rows and tombstones by ascending key; nothing follows
- * the end block. So files merge by streaming, and a torn, cut or altered file is refused: CORRUPT,
- * with path and offset in the log. tests/embeddings/test_snapshot.c holds a worked example byte for
- * byte. Threads: one object, one thread. Memory: one block (about 1 MiB) each.
+ * Tables come in order, and within a table entries by ascending key; nothing follows the end block.
+ * So files merge by streaming, and a torn, cut or altered file is refused: CORRUPT, with path and
+ * offset in the log. tests/embeddings/test_snapshot.c holds a worked example byte for byte.
+ * Threads: one object, one thread. Memory: one block (about 1 MiB) each.
  */
 #ifndef EMBEDDINGS_SNAPSHOT_H
 #define EMBEDDINGS_SNAPSHOT_H

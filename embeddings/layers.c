@@ -1,0 +1,572 @@
+/* The environment of a shard.
+ *
+ * LMDB gives atomic commits and consistent readers that writers do not wait for; what it lacks for us is added
+ * here: checksums of values, growth of the map, a bound on what the map keeps resident, and the layers.
+ *
+ * Without sync, commits go to the page cache only: a killed process loses nothing, a machine that goes down
+ * may leave the file damaged in ways LMDB cannot see. So a marker holds the boot it was written under; an
+ * environment that was not closed and comes from another boot is refused, and the snapshot files (which are
+ * synced) are loaded instead.
+ *
+ * (L1) At most one write transaction is open, of the owner thread.
+ * (L2) The lookup transaction is reset whenever no lookup runs, so it pins no pages and a resize is allowed.
+ * (L3) The map grows only while no view is open; until then a full map is FULL.
+ */
+#include "embeddings/layers.h"
+
+#include "cluster/file.h"
+#include "cluster/hash.h"
+#include "cluster/log.h"
+#include "cluster/status.h"
+#include "embeddings/mdb.h"
+
+#include <assert.h>
+#include <lmdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+enum { VALUE_HEADER = 16, MAX_VIEWS = 8, TOUCH_BYTES = 16 << 10 };
+static const uint64_t default_map_bytes = (uint64_t)64 << 30;
+static const uint64_t smallest_map_bytes = (uint64_t)1 << 20;
+
+struct emb_layers {
+    char *path; /* of the folder */
+    MDB_env *env;
+    MDB_dbi dbi[EMB_MAX_TABLES][EMB_N_LAYERS];
+    MDB_dbi values;
+    size_t row_bytes[EMB_MAX_TABLES];
+    int n_tables;
+    bool sync, grown /* the open transaction met a full map, and it has been grown */;
+    MDB_txn *write, *read; /* read: reset but for the time of a lookup (L2) */
+    char *buffer;          /* [VALUE_HEADER + largest row] */
+    uint64_t written_bytes, touched;
+    size_t view_first_page[MAX_VIEWS]; /* last page of the file when view i was opened; 0: free */
+};
+
+struct emb_layers_view {
+    struct emb_layers *layers;
+    MDB_txn *txn;
+    int place;
+};
+
+static uint32_t value_check(uint64_t key, const void *after_check, size_t size)
+{
+    return (uint32_t)(clu_hash_bytes(after_check, size) ^ clu_mix(key));
+}
+
+static int fail(const struct emb_layers *layers, int code, const char *action)
+{
+    return emb_mdb_fail(code, action, layers->path);
+}
+
+/* ---- the marker ---- */
+
+static void read_boot_id(char *id, size_t id_bytes)
+{
+    snprintf(id, id_bytes, "unknown");
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "r");
+    if (!file)
+        return;
+    if (fgets(id, (int)id_bytes, file))
+        id[strcspn(id, "\n")] = 0;
+    fclose(file);
+}
+
+static int write_marker(const struct emb_layers *layers, bool clean)
+{
+    char path[4096], id[64], text[128];
+    int status = clu_path_join(path, sizeof(path), layers->path, "boot");
+    if (status)
+        return status;
+    read_boot_id(id, sizeof(id));
+    int size = snprintf(text, sizeof(text), "%s %s\n", clean ? "clean" : "open", id);
+    return clu_file_write_atomic(path, text, (size_t)size);
+}
+
+/* CORRUPT when the environment was left open under another boot without sync. */
+static int check_marker(const struct emb_layers *layers)
+{
+    char path[4096], id[64], *text;
+    int status = clu_path_join(path, sizeof(path), layers->path, "boot");
+    if (status || !clu_path_exists(path))
+        return status;
+    size_t size;
+    status = clu_file_read_all(path, 4096, &text, &size);
+    if (status)
+        return status;
+    read_boot_id(id, sizeof(id));
+    bool stale = strncmp(text, "open ", 5) == 0 && strncmp(text + 5, id, strlen(id)) != 0;
+    free(text);
+    if (!stale || layers->sync)
+        return CLU_OK;
+    return clu_fail(CLU_E_CORRUPT,
+                    "%s: the machine went down while it was written; remove it and load the last "
+                    "snapshot",
+                    layers->path);
+}
+
+/* ---- opening ---- */
+
+static int open_databases(struct emb_layers *layers, const struct emb_table_spec *tables)
+{
+    MDB_txn *txn;
+    int code = mdb_txn_begin(layers->env, NULL, 0, &txn);
+    if (code)
+        return fail(layers, code, "cannot begin a transaction");
+    code = mdb_dbi_open(txn, "values", MDB_CREATE, &layers->values);
+    for (int t = 0; t < layers->n_tables && !code; t++)
+        for (int l = 0; l < EMB_N_LAYERS && !code; l++) {
+            char name[EMB_NAME_BYTES + 16];
+            snprintf(name, sizeof(name), "t:%s/%c", tables[t].name, '0' + l);
+            code = mdb_dbi_open(txn, name, MDB_CREATE | MDB_INTEGERKEY, &layers->dbi[t][l]);
+        }
+    if (code) {
+        mdb_txn_abort(txn);
+        return fail(layers, code, "cannot open the databases");
+    }
+    return fail(layers, mdb_txn_commit(txn), "cannot commit");
+}
+
+static int open_environment(struct emb_layers *layers, uint64_t map_bytes)
+{
+    int code = mdb_env_create(&layers->env);
+    if (code)
+        return fail(layers, code, "cannot create an environment");
+    if (map_bytes == 0)
+        map_bytes = default_map_bytes;
+    if (map_bytes < smallest_map_bytes)
+        map_bytes = smallest_map_bytes;
+    mdb_env_set_maxdbs(layers->env, EMB_MAX_TABLES * EMB_N_LAYERS + 1);
+    mdb_env_set_maxreaders(layers->env, 16 + MAX_VIEWS);
+    mdb_env_set_mapsize(layers->env, map_bytes & ~(uint64_t)4095);
+    unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | MDB_NOMEMINIT;
+    if (!layers->sync)
+        flags |= MDB_NOSYNC | MDB_NOMETASYNC;
+    code = mdb_env_open(layers->env, layers->path, flags, 0644);
+    if (code)
+        return fail(layers, code, "cannot open the environment");
+    int dead = 0;
+    code = mdb_reader_check(layers->env, &dead);
+    if (!code && dead > 0)
+        clu_info("%s: cleared %d readers of processes that are gone", layers->path, dead);
+    return fail(layers, code, "cannot check its readers");
+}
+
+int emb_layers_open(const struct emb_layers_options *options, const struct emb_table_spec *tables,
+                    int n_tables, struct emb_layers **layers_p)
+{
+    struct emb_layers *layers = calloc(1, sizeof(*layers));
+    if (!layers)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for an environment");
+    layers->sync = options->sync;
+    layers->n_tables = n_tables;
+    layers->path = strdup(options->dir);
+    size_t largest = 0;
+    for (int t = 0; t < n_tables; t++) {
+        layers->row_bytes[t] = options->row_bytes[t];
+        largest = largest > options->row_bytes[t] ? largest : options->row_bytes[t];
+    }
+    layers->buffer = malloc(VALUE_HEADER + largest);
+    int status = !layers->path || !layers->buffer
+                     ? clu_fail(CLU_E_NO_MEMORY, "no memory for an environment")
+                     : clu_mkdirs(layers->path);
+    if (!status)
+        status = check_marker(layers);
+    if (!status)
+        status = open_environment(layers, options->map_bytes);
+    if (!status)
+        status = open_databases(layers, tables);
+    if (!status)
+        status = write_marker(layers, false);
+    if (!status) {
+        int code = mdb_txn_begin(layers->env, NULL, MDB_RDONLY, &layers->read);
+        status = fail(layers, code, "cannot begin a transaction");
+        if (!status)
+            mdb_txn_reset(layers->read);
+    }
+    if (status) {
+        emb_layers_close(layers);
+        return status;
+    }
+    *layers_p = layers;
+    return CLU_OK;
+}
+
+void emb_layers_close(struct emb_layers *layers)
+{
+    if (!layers)
+        return;
+    emb_layers_abort(layers);
+    if (layers->read) {
+        mdb_txn_abort(layers->read);
+        if (mdb_env_sync(layers->env, 1) == 0)
+            (void)write_marker(layers, true);
+    }
+    if (layers->env)
+        mdb_env_close(layers->env);
+    free(layers->buffer);
+    free(layers->path);
+    free(layers);
+}
+
+/* ---- reading ---- */
+
+/* Checks a stored value and takes it apart. */
+static int decode(const struct emb_layers *layers, int table, uint64_t key, const MDB_val *data,
+                  struct emb_stored *stored)
+{
+    const char *at = data->mv_data;
+    uint32_t check, kind;
+    if (data->mv_size < VALUE_HEADER)
+        goto damaged;
+    memcpy(&check, at, 4);
+    memcpy(&kind, at + 4, 4);
+    memcpy(&stored->lsn, at + 8, 8);
+    size_t rest = kind == EMB_VALUE_ROW ? layers->row_bytes[table] : 0;
+    if (data->mv_size != VALUE_HEADER + rest || kind > EMB_VALUE_TOMBSTONE ||
+        check != value_check(key, at + 4, data->mv_size - 4))
+        goto damaged;
+    stored->key = key;
+    stored->value = kind == EMB_VALUE_ROW ? at + VALUE_HEADER : NULL;
+    return CLU_OK;
+damaged:
+    return clu_fail(CLU_E_CORRUPT, "%s: table %d, key %llu: the stored row is damaged",
+                    layers->path, table, (unsigned long long)key);
+}
+
+int emb_layers_find(struct emb_layers *layers, int table, const int *order, int n_order,
+                    const uint64_t *keys, size_t n,
+                    int (*found)(void *context, size_t i, const struct emb_stored *stored),
+                    void *context)
+{
+    MDB_cursor *cursor[EMB_N_LAYERS];
+    int n_cursors = 0, status = CLU_OK;
+    int code = mdb_txn_renew(layers->read);
+    if (code)
+        return fail(layers, code, "cannot renew a transaction");
+    for (int l = 0; l < n_order && !status; l++) {
+        MDB_stat stat;
+        MDB_dbi dbi = layers->dbi[table][order[l]];
+        code = mdb_stat(layers->read, dbi, &stat);
+        if (!code && stat.ms_entries > 0)
+            code = mdb_cursor_open(layers->read, dbi, &cursor[n_cursors++]);
+        if (code) {
+            status = fail(layers, code, "cannot open a cursor");
+            n_cursors -= stat.ms_entries > 0;
+        }
+    }
+    for (size_t i = 0; i < n && !status; i++) {
+        uint64_t key = keys[i];
+        MDB_val k = {.mv_size = 8, .mv_data = &key}, data;
+        for (int c = 0; c < n_cursors && !status; c++) {
+            code = mdb_cursor_get(cursor[c], &k, &data, MDB_SET);
+            if (code == MDB_NOTFOUND)
+                continue;
+            struct emb_stored stored;
+            status = code ? fail(layers, code, "cannot read a row")
+                          : decode(layers, table, key, &data, &stored);
+            if (!status)
+                status = found(context, i, &stored);
+            break;
+        }
+    }
+    if (n_cursors)
+        layers->touched += n * TOUCH_BYTES;
+    for (int c = 0; c < n_cursors; c++)
+        mdb_cursor_close(cursor[c]);
+    mdb_txn_reset(layers->read); /* (L2) */
+    return status;
+}
+
+int emb_layers_get_value(struct emb_layers *layers, const char *name, void **data_p, size_t *size_p)
+{
+    int code = mdb_txn_renew(layers->read);
+    if (code)
+        return fail(layers, code, "cannot renew a transaction");
+    MDB_val k = {.mv_size = strlen(name), .mv_data = (void *)(uintptr_t)name}, data;
+    int status = fail(layers, mdb_get(layers->read, layers->values, &k, &data), "cannot read");
+    uint64_t check = 0;
+    if (!status && data.mv_size >= 8)
+        memcpy(&check, data.mv_data, 8);
+    if (!status &&
+        (data.mv_size < 8 || check != clu_hash_bytes((char *)data.mv_data + 8, data.mv_size - 8)))
+        status =
+            clu_fail(CLU_E_CORRUPT, "%s: the stored value '%s' is damaged", layers->path, name);
+    if (!status) {
+        size_t size = data.mv_size - 8;
+        char *copy = malloc(size + 1);
+        if (copy) {
+            memcpy(copy, (char *)data.mv_data + 8, size);
+            *data_p = copy;
+            *size_p = size;
+        } else {
+            status = clu_fail(CLU_E_NO_MEMORY, "no memory for the value '%s'", name);
+        }
+    }
+    mdb_txn_reset(layers->read);
+    return status;
+}
+
+/* ---- writing ---- */
+
+static bool any_view(const struct emb_layers *layers)
+{
+    for (int i = 0; i < MAX_VIEWS; i++)
+        if (__atomic_load_n(&layers->view_first_page[i], __ATOMIC_ACQUIRE))
+            return true;
+    return false;
+}
+
+/* Ends the transaction after a failed call; a full map is grown where that is possible (L3). */
+static int write_failed(struct emb_layers *layers, int code, const char *action)
+{
+    if (layers->write)
+        mdb_txn_abort(layers->write);
+    layers->write = NULL;
+    if (code != MDB_MAP_FULL || any_view(layers))
+        return fail(layers, code, action);
+    MDB_envinfo info;
+    mdb_env_info(layers->env, &info);
+    int resized = mdb_env_set_mapsize(layers->env, info.me_mapsize * 2);
+    if (resized)
+        return fail(layers, resized, "cannot grow the map");
+    clu_debug("%s: map grown to %zu MiB", layers->path, (info.me_mapsize * 2) >> 20);
+    return CLU_E_AGAIN;
+}
+
+int emb_layers_begin(struct emb_layers *layers)
+{
+    assert(!layers->write); /* (L1) */
+    int code = mdb_txn_begin(layers->env, NULL, 0, &layers->write);
+    return code ? write_failed(layers, code, "cannot begin a transaction") : CLU_OK;
+}
+
+static int put(struct emb_layers *layers, int table, int layer, const struct emb_stored *stored,
+               unsigned flags)
+{
+    uint64_t key = stored->key;
+    uint32_t kind = stored->value ? EMB_VALUE_ROW : EMB_VALUE_TOMBSTONE;
+    size_t rest = stored->value ? layers->row_bytes[table] : 0;
+    char *buffer = layers->buffer;
+    memcpy(buffer + 4, &kind, 4);
+    memcpy(buffer + 8, &stored->lsn, 8);
+    if (rest)
+        memcpy(buffer + VALUE_HEADER, stored->value, rest);
+    uint32_t check = value_check(key, buffer + 4, VALUE_HEADER - 4 + rest);
+    memcpy(buffer, &check, 4);
+    MDB_val k = {.mv_size = 8, .mv_data = &key};
+    MDB_val data = {.mv_size = VALUE_HEADER + rest, .mv_data = buffer};
+    int code = mdb_put(layers->write, layers->dbi[table][layer], &k, &data, flags);
+    if (code == MDB_KEYEXIST)
+        return CLU_OK;
+    layers->written_bytes += VALUE_HEADER + rest + 8;
+    return code ? write_failed(layers, code, "cannot write a row") : CLU_OK;
+}
+
+int emb_layers_put(struct emb_layers *layers, int table, int layer, const struct emb_stored *stored)
+{
+    return put(layers, table, layer, stored, 0);
+}
+
+int emb_layers_put_absent(struct emb_layers *layers, int table, int layer,
+                          const struct emb_stored *stored)
+{
+    return put(layers, table, layer, stored, MDB_NOOVERWRITE);
+}
+
+int emb_layers_delete(struct emb_layers *layers, int table, int layer, uint64_t key)
+{
+    MDB_val k = {.mv_size = 8, .mv_data = &key};
+    int code = mdb_del(layers->write, layers->dbi[table][layer], &k, NULL);
+    return code && code != MDB_NOTFOUND ? write_failed(layers, code, "cannot delete a row")
+                                        : CLU_OK;
+}
+
+int emb_layers_clear(struct emb_layers *layers, int table, int layer)
+{
+    int code = mdb_drop(layers->write, layers->dbi[table][layer], 0);
+    return code ? write_failed(layers, code, "cannot empty a layer") : CLU_OK;
+}
+
+int emb_layers_put_value(struct emb_layers *layers, const char *name, const void *data,
+                         size_t size_bytes)
+{
+    MDB_val k = {.mv_size = strlen(name), .mv_data = (void *)(uintptr_t)name};
+    MDB_val value = {.mv_size = 8 + size_bytes, .mv_data = NULL};
+    int code = mdb_put(layers->write, layers->values, &k, &value, MDB_RESERVE);
+    if (code)
+        return write_failed(layers, code, "cannot write a value");
+    uint64_t check = clu_hash_bytes(data, size_bytes);
+    memcpy(value.mv_data, &check, 8);
+    if (size_bytes)
+        memcpy((char *)value.mv_data + 8, data, size_bytes);
+    return CLU_OK;
+}
+
+int emb_layers_commit(struct emb_layers *layers)
+{
+    MDB_txn *txn = layers->write;
+    layers->write = NULL; /* LMDB frees it whatever the outcome */
+    int code = mdb_txn_commit(txn);
+    return code ? write_failed(layers, code, "cannot commit") : CLU_OK;
+}
+
+void emb_layers_abort(struct emb_layers *layers)
+{
+    if (layers->write)
+        mdb_txn_abort(layers->write);
+    layers->write = NULL;
+}
+
+/* ---- views ---- */
+
+static size_t last_page(const struct emb_layers *layers)
+{
+    MDB_envinfo info;
+    mdb_env_info(layers->env, &info);
+    return info.me_last_pgno + 1;
+}
+
+int emb_layers_view_open(struct emb_layers *layers, struct emb_layers_view **view_p)
+{
+    int place = 0;
+    while (place < MAX_VIEWS && __atomic_load_n(&layers->view_first_page[place], __ATOMIC_ACQUIRE))
+        place++;
+    if (place == MAX_VIEWS)
+        return clu_fail(CLU_E_AGAIN, "%s: %d views are open already", layers->path, MAX_VIEWS);
+    struct emb_layers_view *view = malloc(sizeof(*view));
+    if (!view)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for a view");
+    int code = mdb_txn_begin(layers->env, NULL, MDB_RDONLY, &view->txn);
+    if (code) {
+        free(view);
+        return fail(layers, code, "cannot begin a transaction");
+    }
+    view->layers = layers;
+    view->place = place;
+    layers->view_first_page[place] = last_page(layers);
+    *view_p = view;
+    return CLU_OK;
+}
+
+void emb_layers_view_close(struct emb_layers_view *view)
+{
+    if (!view)
+        return;
+    mdb_txn_abort(view->txn);
+    __atomic_store_n(&view->layers->view_first_page[view->place], 0, __ATOMIC_RELEASE);
+    free(view);
+}
+
+struct head { /* where one layer's cursor of a walk stands */
+    MDB_cursor *cursor;
+    bool at_end;
+    uint64_t key;
+    MDB_val data;
+};
+
+static int advance(struct head *head, MDB_cursor_op op, uint64_t from)
+{
+    MDB_val k = {.mv_size = 8, .mv_data = &from};
+    int code = mdb_cursor_get(head->cursor, &k, &head->data, op);
+    head->at_end = code == MDB_NOTFOUND;
+    if (code == MDB_NOTFOUND)
+        return 0;
+    if (!code)
+        memcpy(&head->key, k.mv_data, 8);
+    return code;
+}
+
+/* The smallest key of all heads is visited once, with the newest layer's value. */
+static int walk_heads(const struct emb_layers *layers, int table, struct head *heads, int n_heads,
+                      int (*visit)(void *, const struct emb_stored *), void *context)
+{
+    for (;;) {
+        int first = -1, code = 0;
+        for (int i = 0; i < n_heads; i++)
+            if (!heads[i].at_end && (first < 0 || heads[i].key < heads[first].key))
+                first = i;
+        if (first < 0)
+            return CLU_OK;
+        struct emb_stored stored;
+        uint64_t key = heads[first].key;
+        int status = decode(layers, table, key, &heads[first].data, &stored);
+        if (!status)
+            status = visit(context, &stored);
+        if (status)
+            return status;
+        for (int i = first; i < n_heads && !code; i++)
+            if (!heads[i].at_end && heads[i].key == key)
+                code = advance(&heads[i], MDB_NEXT, 0);
+        if (code)
+            return fail(layers, code, "cannot read on");
+    }
+}
+
+int emb_layers_walk(struct emb_layers_view *view, int table, const int *order, int n_order,
+                    uint64_t from, int (*visit)(void *context, const struct emb_stored *stored),
+                    void *context)
+{
+    const struct emb_layers *layers = view->layers;
+    struct head heads[EMB_N_LAYERS];
+    int n_heads = 0, code = 0;
+    for (; n_heads < n_order && !code; n_heads++) {
+        code =
+            mdb_cursor_open(view->txn, layers->dbi[table][order[n_heads]], &heads[n_heads].cursor);
+        if (code)
+            break;
+        code = advance(&heads[n_heads], MDB_SET_RANGE, from);
+    }
+    int status = code ? fail(layers, code, "cannot open a cursor")
+                      : walk_heads(layers, table, heads, n_heads, visit, context);
+    for (int i = 0; i < n_heads; i++)
+        mdb_cursor_close(heads[i].cursor);
+    return status;
+}
+
+/* ---- figures ---- */
+
+int emb_layers_count(struct emb_layers *layers, int table, int layer, uint64_t *n_p)
+{
+    MDB_stat stat;
+    int code = mdb_txn_renew(layers->read);
+    if (code)
+        return fail(layers, code, "cannot renew a transaction");
+    code = mdb_stat(layers->read, layers->dbi[table][layer], &stat);
+    mdb_txn_reset(layers->read);
+    if (!code)
+        *n_p = stat.ms_entries;
+    return fail(layers, code, "cannot count rows");
+}
+
+void emb_layers_stats(const struct emb_layers *layers, struct emb_layers_stats *stats_p)
+{
+    MDB_envinfo info;
+    mdb_env_info(layers->env, &info);
+    stats_p->map_bytes = info.me_mapsize;
+    stats_p->file_bytes = (info.me_last_pgno + 1) * 4096;
+    stats_p->written_bytes = layers->written_bytes;
+    stats_p->pages_held = 0;
+    for (int i = 0; i < MAX_VIEWS; i++) {
+        size_t first = __atomic_load_n(&layers->view_first_page[i], __ATOMIC_ACQUIRE);
+        if (first && info.me_last_pgno + 1 - first > stats_p->pages_held)
+            stats_p->pages_held = info.me_last_pgno + 1 - first;
+    }
+}
+
+void emb_layers_trim(struct emb_layers *layers)
+{
+    MDB_envinfo info;
+    mdb_env_info(layers->env, &info);
+    /* A shared file mapping: the pages stay in the page cache, only this process's use of them ends. */
+    madvise(info.me_mapaddr, (info.me_last_pgno + 1) * 4096, MADV_DONTNEED);
+    layers->touched = 0;
+}
+
+uint64_t emb_layers_touched(const struct emb_layers *layers)
+{
+    return layers->touched;
+}

@@ -1,0 +1,708 @@
+/* A shard: opening, pulling, pushing.
+ *
+ * A pull is one pipelined walk over the store; keys that are not in memory are looked up in LMDB, sorted, and
+ * what is nowhere has its initial value. A push first makes every row resident (reading or creating it) and
+ * only then changes any, so that a failure leaves everything as it was; then it updates in place.
+ * The order of keys in a call never matters: each row depends on its own history alone.
+ *
+ * (P1) Nothing fails between the first changed row of a push and the last.
+ * (P2) A pull changes no row: it may only bring rows into memory.
+ */
+#include "embeddings/shard.h"
+
+#include "cluster/file.h"
+#include "cluster/hash.h"
+#include "cluster/log.h"
+#include "cluster/status.h"
+#include "embeddings/shard_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const size_t unbounded_reserve = (size_t)1 << 38;
+
+int64_t emb_now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int emb_durability_by_name(const char *name, enum emb_durability *durability_p)
+{
+    if (strcmp(name, "snapshot") == 0)
+        *durability_p = EMB_DURABILITY_SNAPSHOT;
+    else if (strcmp(name, "log") == 0)
+        *durability_p = EMB_DURABILITY_LOG;
+    else
+        return clu_fail(CLU_E_CONFIG, "unknown durability '%s', expected snapshot or log", name);
+    return CLU_OK;
+}
+
+/* ---- opening ---- */
+
+static int open_table(struct emb_shard *shard, const struct emb_table_spec *spec)
+{
+    for (int t = 0; t < shard->n_tables; t++)
+        if (strcmp(shard->table[t].spec.name, spec->name) == 0)
+            return clu_fail(CLU_E_CONFIG, "two tables are called %s", spec->name);
+    struct emb_table *table = &shard->table[shard->n_tables];
+    int status = emb_table_spec_check(spec);
+    if (status)
+        return status;
+    table->spec = *spec;
+    table->hash = clu_table_hash(spec->name);
+    table->value_bytes = emb_value_bytes(spec);
+    table->embedding_bytes = emb_embedding_bytes(spec);
+    table->init_range = (float)spec->init_range;
+    uint64_t budget = shard->options.memory_bytes;
+    size_t reserve = budget ? (size_t)budget * 2 + (64 << 20) : unbounded_reserve;
+    status = emb_updater_init(&table->updater, spec);
+    if (!status)
+        status = emb_store_init(&table->store, table->value_bytes, clu_mix(table->hash), reserve);
+    if (!status && spec->min_count > 1)
+        status = emb_sketch_create(&table->sketch);
+    shard->n_tables++; /* also when it failed: closing frees what was made */
+    return status;
+}
+
+static int open_layers(struct emb_shard *shard)
+{
+    struct emb_table_spec specs[EMB_MAX_TABLES];
+    size_t row_bytes[EMB_MAX_TABLES];
+    for (int t = 0; t < shard->n_tables; t++) {
+        specs[t] = shard->table[t].spec;
+        row_bytes[t] = shard->table[t].value_bytes;
+    }
+    struct emb_layers_options options = {
+        .dir = shard->dir,
+        .map_bytes = shard->options.map_bytes,
+        .sync = shard->options.durability == EMB_DURABILITY_LOG,
+        .row_bytes = row_bytes,
+    };
+    return emb_layers_open(&options, specs, shard->n_tables, &shard->layers);
+}
+
+int emb_shard_open(const struct emb_shard_options *options, const struct emb_table_spec *tables,
+                   int n_tables, struct emb_shard **shard_p)
+{
+    if (n_tables < 1 || n_tables > EMB_MAX_TABLES)
+        return clu_fail(CLU_E_CONFIG, "a shard has 1..%d tables, not %d", EMB_MAX_TABLES, n_tables);
+    struct emb_shard *shard = calloc(1, sizeof(*shard));
+    if (!shard)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for a shard");
+    shard->options = *options;
+    shard->dir = strdup(options->dir);
+    int status = shard->dir ? CLU_OK : clu_fail(CLU_E_NO_MEMORY, "no memory for a shard");
+    for (int t = 0; t < n_tables && !status; t++)
+        status = open_table(shard, &tables[t]);
+    if (!status)
+        status = open_layers(shard);
+    if (!status)
+        status = emb_state_open(shard);
+    if (!status && !options->cold)
+        status = emb_shard_warm(shard);
+    if (status) {
+        emb_shard_close(shard);
+        return status;
+    }
+    *shard_p = shard;
+    return CLU_OK;
+}
+
+void emb_shard_close(struct emb_shard *shard)
+{
+    if (!shard)
+        return;
+    emb_shard_snapshot_abort(shard);
+    emb_flush_abort(shard);
+    emb_pushlog_close(shard->log);
+    emb_layers_close(shard->layers);
+    for (int t = 0; t < shard->n_tables; t++) {
+        struct emb_table *table = &shard->table[t];
+        emb_updater_fini(&table->updater);
+        emb_store_fini(&table->store);
+        emb_sketch_free(table->sketch);
+        free(shard->flush.shelf[t].keys);
+        free(shard->flush.shelf[t].values);
+    }
+    free(shard->marks.items);
+    free(shard->row_view);
+    free(shard->slots);
+    free(shard->missing);
+    free(shard->missing_keys);
+    free(shard->dir);
+    free(shard);
+}
+
+int emb_shard_reset(struct emb_shard *shard)
+{
+    emb_shard_snapshot_abort(shard);
+    emb_flush_abort(shard);
+    emb_pushlog_close(shard->log);
+    shard->log = NULL;
+    emb_layers_close(shard->layers);
+    shard->layers = NULL;
+    for (int t = 0; t < shard->n_tables; t++) {
+        struct emb_table *table = &shard->table[t];
+        emb_store_clear(&table->store);
+        for (uint32_t b = 0; table->sketch && b < CLU_N_BUCKETS; b++)
+            emb_sketch_drop(table->sketch, b);
+        table->on_disk_only = false;
+        table->n_rows = table->n_tombstones = table->n_dirty = 0;
+        table->clock_hand = table->sweep_hand = 0;
+        table->sweep_key = 0;
+    }
+    shard->marks.n = 0;
+    shard->clock = shard->floor = shard->durable_lsn = 0;
+    shard->rows_put = shard->merge_running = false;
+    int status = clu_remove_tree(shard->dir);
+    if (!status)
+        status = open_layers(shard);
+    return status ? status : emb_state_open(shard);
+}
+
+int emb_shard_n_tables(const struct emb_shard *shard)
+{
+    return shard->n_tables;
+}
+
+const struct emb_table_spec *emb_shard_spec(const struct emb_shard *shard, int table)
+{
+    return &shard->table[table].spec;
+}
+
+uint64_t emb_shard_step(const struct emb_shard *shard)
+{
+    return shard->clock;
+}
+
+int emb_shard_order(const struct emb_shard *shard, int *order)
+{
+    order[0] = (int)shard->roles.current;
+    order[1] = emb_layer_spare(&shard->roles); /* sealed, or empty */
+    order[2] = (int)shard->roles.base;
+    return 3;
+}
+
+static int grow(void *array_p, size_t n, size_t item_bytes)
+{
+    void **array = array_p;
+    void *bigger = realloc(*array, n * item_bytes);
+    if (!bigger)
+        return CLU_E_NO_MEMORY;
+    *array = bigger;
+    return CLU_OK;
+}
+
+int emb_shard_scratch(struct emb_shard *shard, size_t n)
+{
+    if (n <= shard->scratch_n)
+        return CLU_OK;
+    n += n / 4 + 1024;
+    if (grow(&shard->slots, n, sizeof(*shard->slots)) ||
+        grow(&shard->missing, 2 * n, sizeof(*shard->missing)) ||
+        grow(&shard->missing_keys, n, sizeof(*shard->missing_keys)))
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for a batch of %zu keys", n);
+    shard->scratch_n = n;
+    return CLU_OK;
+}
+
+/* ---- pull ---- */
+
+struct gather {
+    const struct emb_shard *shard;
+    struct emb_table *table;
+    const uint64_t *keys;
+    float *rows;
+    struct emb_entry *missing; /* slot: position in the batch */
+    size_t n_missing;
+    size_t dim, row_bytes;
+    bool plain; /* fp32, nothing expires, no heat to keep */
+};
+
+static inline void gather_one(void *context, size_t i, uint32_t slot)
+{
+    struct gather *g = context;
+    float *to = g->rows + i * g->dim;
+    if (slot != EMB_NO_SLOT) {
+        const char *value = emb_store_row(&g->table->store, slot) + 8;
+        if (g->plain && emb_value_u32(value, EMB_VALUE_COUNT)) {
+            memcpy(to, value + EMB_VALUE_EMBEDDING, g->row_bytes);
+            return;
+        }
+        if (emb_value_u32(value, EMB_VALUE_COUNT) &&
+            !emb_expired(g->shard, g->table, emb_value_u32(value, EMB_VALUE_STEP))) {
+            if (g->table->tracks_heat) {
+                uint8_t *flags = emb_store_flags(&g->table->store, slot);
+                *flags += (*flags & EMB_SLOT_HEAT) < EMB_SLOT_HEAT;
+            }
+            if (g->table->spec.dtype == EMB_BF16)
+                emb_bf16_widen((const uint16_t *)(const void *)(value + EMB_VALUE_EMBEDDING),
+                               (int)g->dim, to);
+            else
+                memcpy(to, value + EMB_VALUE_EMBEDDING, g->row_bytes);
+            return;
+        }
+        clu_row_init(g->table->spec.seed, g->table->hash, g->keys[i], g->table->init_range,
+                     (int)g->dim, to);
+        return;
+    }
+    g->missing[g->n_missing++] = (struct emb_entry){.key = g->keys[i], .slot = (uint32_t)i};
+}
+
+/* A row from the layers: into the batch at every position that asks for its key, and into memory. */
+struct promote {
+    struct emb_shard *shard;
+    struct emb_table *table;
+    const struct emb_entry *missing; /* sorted by key */
+    size_t n_missing, at;
+    float *rows; /* NULL: only into memory */
+    size_t n_room;
+};
+
+/* Puts a stored row into a free slot; false when there is none. */
+static bool keep_in_memory(struct promote *p, const struct emb_stored *stored)
+{
+    struct emb_store *store = &p->table->store;
+    uint32_t slot;
+    if (p->n_room == 0 || emb_store_insert(store, stored->key, &slot) != CLU_OK)
+        return false;
+    p->n_room--;
+    memcpy(emb_store_row(store, slot) + 8, stored->value, p->table->value_bytes);
+    *emb_store_flags(store, slot) |= EMB_SLOT_ON_DISK;
+    return true;
+}
+
+/* Replaying the log: remembers that a stored row already includes groups up to stored->lsn. */
+static int note_ahead(struct emb_shard *shard, const struct emb_table *table,
+                      const struct emb_stored *stored)
+{
+    struct emb_store *ahead = &shard->ahead[table - shard->table];
+    uint32_t slot = emb_store_find(ahead, stored->key);
+    int status = slot == EMB_NO_SLOT ? emb_store_insert(ahead, stored->key, &slot) : CLU_OK;
+    if (!status)
+        memcpy(emb_store_row(ahead, slot) + 8, &stored->lsn, 8);
+    return status;
+}
+
+static int promote_one(void *context, size_t i, const struct emb_stored *stored)
+{
+    struct promote *p = context;
+    const struct emb_table *table = p->table;
+    const size_t dim = (size_t)table->spec.dim;
+    (void)i;
+    if (p->shard->replay_lsn && stored->lsn >= p->shard->replay_lsn) {
+        int status = note_ahead(p->shard, table, stored);
+        if (status)
+            return status;
+    }
+    while (p->at < p->n_missing && p->missing[p->at].key < stored->key)
+        p->at++;
+    if (!stored->value)
+        return CLU_OK; /* a tombstone: nowhere, as far as pulls are concerned */
+    bool expired = emb_expired(p->shard, table, emb_value_u32(stored->value, EMB_VALUE_STEP));
+    const char *embedding = (const char *)stored->value + EMB_VALUE_EMBEDDING;
+    for (size_t j = p->at; p->rows && j < p->n_missing && p->missing[j].key == stored->key; j++) {
+        float *to = p->rows + p->missing[j].slot * dim;
+        if (expired)
+            continue;
+        if (table->spec.dtype == EMB_BF16) {
+            uint16_t narrow[EMB_MAX_DIM]; /* LMDB promises no more than 2-byte alignment */
+            memcpy(narrow, embedding, 2 * dim);
+            emb_bf16_widen(narrow, (int)dim, to);
+        } else {
+            memcpy(to, embedding, 4 * dim);
+        }
+    }
+    keep_in_memory(p, stored);
+    return CLU_OK;
+}
+
+/* Looks the first n of shard->missing up in the layers and brings what is found into memory, as far as
+ * there is room; n_must: fail rather than leave one out. Sorts the entries and drops repeated keys. */
+static int fetch(struct emb_shard *shard, int t, size_t n, float *rows, bool must)
+{
+    struct emb_table *table = &shard->table[t];
+    emb_sort_entries(shard->missing, shard->missing + n, n);
+    size_t n_keys = 0;
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || shard->missing[i].key != shard->missing[i - 1].key)
+            shard->missing_keys[n_keys++] = shard->missing[i].key;
+    int status = emb_room_for(shard, table, n_keys, must);
+    if (status && must)
+        return status;
+    struct promote promote = {.shard = shard,
+                              .table = table,
+                              .missing = shard->missing,
+                              .n_missing = n,
+                              .rows = rows,
+                              .n_room = status ? 0 : n_keys};
+    int order[EMB_N_LAYERS], n_order = emb_shard_order(shard, order);
+    table->n_missed += n_keys;
+    status = emb_layers_find(shard->layers, t, order, n_order, shard->missing_keys, n_keys,
+                             promote_one, &promote);
+    return status;
+}
+
+int emb_shard_pull(struct emb_shard *shard, int t, const uint64_t *keys, size_t n, float *rows_p)
+{
+    struct emb_table *table = &shard->table[t];
+    const struct emb_table_spec *spec = &table->spec;
+    int status = emb_shard_scratch(shard, n);
+    if (status)
+        return status;
+    struct gather g = {.shard = shard,
+                       .table = table,
+                       .keys = keys,
+                       .rows = rows_p,
+                       .missing = shard->missing,
+                       .dim = (size_t)spec->dim,
+                       .row_bytes = 4 * (size_t)spec->dim,
+                       .plain = spec->dtype == EMB_FP32 && spec->expire_steps == 0 &&
+                                !table->tracks_heat};
+    size_t prefetch = EMB_ROW_HEADER + table->embedding_bytes;
+    emb_store_walk(&table->store, keys, n, prefetch < 512 ? prefetch : 512, gather_one, &g);
+    table->n_pulled += n;
+    for (size_t i = 0; i < g.n_missing; i++)
+        clu_row_init(spec->seed, table->hash, g.missing[i].key, table->init_range, spec->dim,
+                     rows_p + g.missing[i].slot * g.dim);
+    return g.n_missing && table->on_disk_only ? fetch(shard, t, g.n_missing, rows_p, false)
+                                              : CLU_OK;
+}
+
+/* ---- push ---- */
+
+struct locate {
+    const uint64_t *keys;
+    uint32_t *slots;
+    struct emb_entry *missing;
+    size_t n_missing;
+};
+
+static inline void locate_one(void *context, size_t i, uint32_t slot)
+{
+    struct locate *l = context;
+    l->slots[i] = slot;
+    if (slot == EMB_NO_SLOT)
+        l->missing[l->n_missing++] = (struct emb_entry){.key = l->keys[i], .slot = (uint32_t)i};
+}
+
+/* Gives a slot the initial value of its key, without any update. */
+static void make_row(struct emb_table *table, uint32_t slot)
+{
+    const int dim = table->spec.dim;
+    char *value = emb_slot_value(table, slot);
+    uint64_t key = emb_store_key(&table->store, slot);
+    memset(value, 0, table->value_bytes);
+    float *embedding = (float *)(void *)(value + EMB_VALUE_EMBEDDING);
+    if (table->spec.dtype == EMB_FP32) {
+        clu_row_init(table->spec.seed, table->hash, key, table->init_range, dim, embedding);
+    } else {
+        float wide[EMB_MAX_DIM];
+        clu_row_init(table->spec.seed, table->hash, key, table->init_range, dim, wide);
+        emb_bf16_narrow(wide, dim, key, 0, (uint16_t *)(void *)embedding);
+    }
+    table->n_rows++;
+    table->n_created++;
+}
+
+void emb_shard_apply(struct emb_shard *shard, struct emb_table *table, uint32_t slot,
+                     const float *grad, uint64_t step)
+{
+    uint8_t *flags = emb_store_flags(&table->store, slot);
+    char *value = emb_slot_value(table, slot);
+    uint32_t count = emb_value_u32(value, EMB_VALUE_COUNT);
+    if (count && emb_expired(shard, table, emb_value_u32(value, EMB_VALUE_STEP))) {
+        table->n_rows--;
+        table->n_expired++;
+        count = 0;
+        make_row(table, slot);
+    } else if (count == 0) {
+        if (*flags & EMB_SLOT_TOMBSTONE) {
+            *flags &= (uint8_t)~EMB_SLOT_TOMBSTONE;
+            table->n_tombstones--;
+        }
+        make_row(table, slot);
+    }
+    if (count < UINT32_MAX)
+        count++;
+    uint64_t stamp = step > shard->floor ? step : shard->floor;
+    emb_value_set_u32(value, EMB_VALUE_COUNT, count);
+    emb_value_set_u32(value, EMB_VALUE_STEP, (uint32_t)stamp);
+    float *state = (float *)(void *)(value + EMB_VALUE_EMBEDDING + table->embedding_bytes);
+    if (table->spec.dtype == EMB_FP32) {
+        emb_update(&table->updater, (float *)(void *)(value + EMB_VALUE_EMBEDDING), state, grad,
+                   count);
+    } else {
+        float wide[EMB_MAX_DIM];
+        uint16_t *narrow = (uint16_t *)(void *)(value + EMB_VALUE_EMBEDDING);
+        emb_bf16_widen(narrow, table->spec.dim, wide);
+        emb_update(&table->updater, wide, state, grad, count);
+        emb_bf16_narrow(wide, table->spec.dim, emb_store_key(&table->store, slot), count, narrow);
+    }
+    if (!(*flags & (EMB_SLOT_DIRTY | EMB_SLOT_SEALING))) {
+        table->n_dirty++;
+        shard->dirtied++;
+    }
+    *flags |= EMB_SLOT_DIRTY;
+    if (table->tracks_heat)
+        *flags += (*flags & EMB_SLOT_HEAT) < EMB_SLOT_HEAT;
+}
+
+/* True when a push may create (or create again) the row of a key that does not exist. */
+static bool admit(struct emb_table *table, uint64_t key)
+{
+    if (!table->sketch)
+        return true;
+    uint32_t bucket = clu_bucket_of(table->hash, key);
+    if (emb_sketch_add(table->sketch, bucket, key) < table->spec.min_count)
+        return false;
+    emb_sketch_remove(table->sketch, bucket, key);
+    return true;
+}
+
+int emb_shard_fetch_all(struct emb_shard *shard, int t, const uint64_t *keys, size_t n)
+{
+    struct emb_table *table = &shard->table[t];
+    int status = emb_shard_scratch(shard, n);
+    if (!status)
+        status = emb_room_for(shard, table, n, true);
+    if (status)
+        return status;
+    struct locate l = {.keys = keys, .slots = shard->slots, .missing = shard->missing};
+    emb_store_walk(&table->store, keys, n, 64, locate_one, &l);
+    return l.n_missing && table->on_disk_only ? fetch(shard, t, l.n_missing, NULL, true) : CLU_OK;
+}
+
+/* Makes the rows of missing keys resident: from the layers, else new (admission permitting; a key that is not
+ * admitted keeps EMB_NO_SLOT). Creates no row that (P1) could leave half done: a new slot is a tombstone until
+ * it is applied to, and admission is counted only once nothing can fail. */
+static int make_resident(struct emb_shard *shard, int t, size_t n_missing)
+{
+    struct emb_table *table = &shard->table[t];
+    int status = CLU_OK;
+    if (table->on_disk_only)
+        status = fetch(shard, t, n_missing, NULL, true);
+    for (size_t i = 0; i < n_missing && !status; i++) {
+        struct emb_entry *entry = &shard->missing[i];
+        uint32_t slot = emb_store_find(&table->store, entry->key);
+        if (slot == EMB_NO_SLOT) {
+            status = emb_store_insert(&table->store, entry->key, &slot);
+            if (status)
+                break;
+            memset(emb_slot_value(table, slot), 0, table->value_bytes);
+            *emb_store_flags(&table->store, slot) |= EMB_SLOT_TOMBSTONE;
+            table->n_tombstones++;
+        }
+        shard->slots[entry->slot] = slot;
+    }
+    return status;
+}
+
+/* Takes the rows of keys that are not admitted out of the batch again (and of memory, when new). */
+static void refuse_newcomers(struct emb_shard *shard, struct emb_table *table, const uint64_t *keys,
+                             size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t slot = shard->slots[i];
+        const char *value = emb_slot_value(table, slot);
+        uint32_t count = emb_value_u32(value, EMB_VALUE_COUNT);
+        if (count && emb_expired(shard, table, emb_value_u32(value, EMB_VALUE_STEP))) {
+            if (emb_bury(shard, table, slot) != CLU_OK)
+                continue; /* no memory to keep its old version: it lives on */
+            slot = shard->slots[i] = emb_store_find(&table->store, keys[i]);
+            count = 0;
+        }
+        if (count || admit(table, keys[i]))
+            continue;
+        shard->slots[i] = EMB_NO_SLOT;
+        if (slot != EMB_NO_SLOT &&
+            !(*emb_store_flags(&table->store, slot) & (EMB_SLOT_DIRTY | EMB_SLOT_ON_DISK))) {
+            emb_store_remove(&table->store, slot);
+            table->n_tombstones--;
+        }
+    }
+}
+
+static int shelve_sealing(struct emb_shard *shard, struct emb_table *table, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t slot = shard->slots[i];
+        if (slot == EMB_NO_SLOT || !(*emb_store_flags(&table->store, slot) & EMB_SLOT_SEALING))
+            continue;
+        int status = emb_flush_shelve(shard, table, slot);
+        if (status)
+            return status;
+    }
+    return CLU_OK;
+}
+
+int emb_shard_push_rows(struct emb_shard *shard, int t, const uint64_t *keys, size_t n,
+                        const float *grads, uint64_t step)
+{
+    struct emb_table *table = &shard->table[t];
+    const size_t dim = (size_t)table->spec.dim;
+    int status = emb_shard_scratch(shard, n);
+    if (!status) /* before any slot is looked up: making room may move rows out */
+        status = emb_room_for(shard, table, n, true);
+    if (status)
+        return status;
+    struct locate l = {.keys = keys, .slots = shard->slots, .missing = shard->missing};
+    emb_store_walk(&table->store, keys, n, 64, locate_one, &l);
+    if (l.n_missing)
+        status = make_resident(shard, t, l.n_missing);
+    if (!status && shard->flush.kind >= EMB_FLUSH_CHECKPOINT)
+        status = shelve_sealing(shard, table, n);
+    if (status)
+        return status;
+    if (table->sketch)
+        refuse_newcomers(shard, table, keys, n);
+    const size_t ahead = 8, prefetch = table->store.stride < 1024 ? table->store.stride : 1024;
+    for (size_t i = 0; i < n; i++) { /* (P1) */
+        if (i + ahead < n && shard->slots[i + ahead] != EMB_NO_SLOT) {
+            const char *row = emb_store_row(&table->store, shard->slots[i + ahead]);
+            for (size_t at = 0; at < prefetch; at += 64)
+                __builtin_prefetch(row + at, 1);
+        }
+        if (shard->slots[i] != EMB_NO_SLOT)
+            emb_shard_apply(shard, table, shard->slots[i], grads + i * dim, step);
+    }
+    table->n_pushed += n;
+    return CLU_OK;
+}
+
+int emb_shard_push(struct emb_shard *shard, int t, const uint64_t *keys, size_t n,
+                   const float *grads, uint64_t step)
+{
+    const struct emb_table *table = &shard->table[t];
+    if (step < 1 || step > UINT32_MAX)
+        return clu_fail(CLU_E_DATA, "table %s: push of step %llu, expected 1..2^32-1",
+                        table->spec.name, (unsigned long long)step);
+    if (!emb_all_finite(grads, n * (size_t)table->spec.dim))
+        return clu_fail(CLU_E_DATA, "table %s: a gradient of step %llu is not finite",
+                        table->spec.name, (unsigned long long)step);
+    if (!shard->log)
+        return emb_shard_push_rows(shard, t, keys, n, grads, step);
+    struct emb_pushlog_record record = {
+        .kind = EMB_LOG_PUSH, .table = t, .step = step, .n = n, .keys = keys, .grads = grads};
+    int status = emb_pushlog_add(shard->log, &record);
+    if (status)
+        return status;
+    status = emb_shard_push_rows(shard, t, keys, n, grads, step);
+    if (status)
+        emb_pushlog_retract(shard->log);
+    return status;
+}
+
+/* ---- the end of a step ---- */
+
+int emb_shard_mark(struct emb_shard *shard, uint64_t incarnation, uint64_t seq)
+{
+    if (shard->log) {
+        struct emb_pushlog_record record = {
+            .kind = EMB_LOG_MARK, .incarnation = incarnation, .seq = seq};
+        int status = emb_pushlog_add(shard->log, &record);
+        if (status)
+            return status;
+    }
+    int status = emb_marks_set(&shard->marks, incarnation, seq);
+    if (status && shard->log)
+        emb_pushlog_retract(shard->log);
+    return status;
+}
+
+static void note_slice(struct emb_shard *shard, int64_t began_us)
+{
+    int64_t took = emb_now_us() - began_us;
+    if (took > shard->longest_slice_us)
+        shard->longest_slice_us = took;
+}
+
+int emb_shard_tick(struct emb_shard *shard, uint64_t step)
+{
+    if (step <= shard->clock)
+        return CLU_OK;
+    if (shard->log) { /* housekeeping waits for the commit (I4) */
+        struct emb_pushlog_record record = {.kind = EMB_LOG_TICK, .step = step};
+        int status = emb_pushlog_add(shard->log, &record);
+        if (!status)
+            shard->clock = step;
+        return status;
+    }
+    int64_t began = emb_now_us();
+    shard->clock = step;
+    int status = emb_housekeeping(shard);
+    note_slice(shard, began);
+    return status;
+}
+
+int emb_shard_commit(struct emb_shard *shard)
+{
+    if (!shard->log)
+        return CLU_OK; /* the state on disk is a snapshot's: nothing to do between snapshots */
+    int status = emb_pushlog_commit(shard->log, &shard->durable_lsn);
+    if (status)
+        return status;
+    int64_t began = emb_now_us();
+    status = emb_housekeeping(shard);
+    note_slice(shard, began);
+    if (status) /* the group is durable whatever became of the housekeeping, which will be tried again */
+        clu_warn("%s: housekeeping failed: %s", shard->dir, clu_status_text(status));
+    return CLU_OK;
+}
+
+/* ---- figures ---- */
+
+void emb_shard_table_stats(struct emb_shard *shard, int t, struct emb_table_stats *stats_p)
+{
+    const struct emb_table *table = &shard->table[t];
+    int n_state = emb_optimizer_n_state(table->spec.optimizer, table->spec.dim);
+    *stats_p = (struct emb_table_stats){
+        .n_rows = table->n_rows,
+        .n_resident = table->store.n_rows - table->n_tombstones,
+        .n_dirty = table->n_dirty,
+        .row_bytes = 8 + table->embedding_bytes + 4 * (uint64_t)n_state,
+        .memory_bytes = emb_store_memory(&table->store) + (table->sketch ? emb_sketch_memory() : 0),
+        .n_pulled = table->n_pulled,
+        .n_pushed = table->n_pushed,
+        .n_created = table->n_created,
+        .n_expired = table->n_expired,
+        .n_evicted = table->n_evicted,
+        .n_missed = table->n_missed,
+    };
+}
+
+void emb_shard_stats(struct emb_shard *shard, struct emb_shard_stats *stats_p)
+{
+    struct emb_layers_stats layers;
+    emb_layers_stats(shard->layers, &layers);
+    struct emb_shard_stats stats = {
+        .step = shard->clock,
+        .map_bytes = layers.map_bytes,
+        .file_bytes = layers.file_bytes,
+        .written_bytes = layers.written_bytes,
+        .pages_held = layers.pages_held,
+        .snapshot_step = shard->roles.base_step,
+        .longest_slice_us = shard->longest_slice_us,
+    };
+    if (shard->roles.merging)
+        stats.snapshot_step = shard->roles.sealed_step;
+    if (shard->log) {
+        stats.log_bytes = emb_pushlog_bytes(shard->log);
+        stats.written_bytes += emb_pushlog_written(shard->log);
+    }
+    for (int t = 0; t < shard->n_tables; t++) {
+        struct emb_table_stats table;
+        emb_shard_table_stats(shard, t, &table);
+        stats.n_rows += table.n_rows;
+        stats.n_resident += table.n_resident;
+        stats.n_dirty += table.n_dirty;
+        stats.memory_bytes += table.memory_bytes;
+    }
+    shard->longest_slice_us = 0;
+    *stats_p = stats;
+}

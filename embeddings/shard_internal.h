@@ -1,0 +1,202 @@
+/* What the files of a shard share: shard.c (open, pull, push), shard_state.c (what is remembered where),
+ * shard_room.c (memory budget, write-back, eviction, expiry), shard_flush.c (writing rows to layers, sorted and in
+ * slices), shard_snapshot.c (seal, file, confirm, merge, rollback), shard_load.c (restore, walk, move).
+ *
+ * Invariants they all keep:
+ * (I1) A row's newest version is in memory, or, when its key is not there, in the first of the layers
+ *      current, sealed, base that holds the key. `on_disk_only` false: no row is outside memory.
+ * (I2) A slot without DIRTY and SEALING equals what (I1)'s layers hold for its key.
+ * (I3) A slot with SEALING holds the version of the moment the running flush began; before it changes, that
+ *      version goes to the flush's shelf.
+ * (I4) durability log: a row is written to a layer only while no group is pending, and carries the lsn of
+ *      the last group on disk; so a layer never holds a push that the log has not.
+ * (I5) base and sealed change only by confirm's merge and by a seal, each decided by one transaction that
+ *      writes the roles.
+ * (I6) A live row has count >= 1; a slot with count 0 is a tombstone.
+ */
+#ifndef EMBEDDINGS_SHARD_INTERNAL_H
+#define EMBEDDINGS_SHARD_INTERNAL_H
+
+#include "embeddings/layers.h"
+#include "embeddings/optimizer.h"
+#include "embeddings/pushlog.h"
+#include "embeddings/row.h"
+#include "embeddings/shard.h"
+#include "embeddings/sketch.h"
+#include "embeddings/store.h"
+
+#include <pthread.h>
+
+struct emb_mark {
+    uint64_t incarnation, seq;
+};
+
+struct emb_marks {
+    struct emb_mark *items; /* [capacity], n in use, ascending incarnation */
+    size_t n, capacity;
+};
+
+/* Everything but rows that belongs to one state of the shard. */
+struct emb_info {
+    uint64_t clock, lsn;
+    struct emb_marks marks;
+    uint64_t n_rows[EMB_MAX_TABLES];
+    struct emb_sketch *sketch[EMB_MAX_TABLES]; /* NULL where the table admits at once */
+};
+
+/* Which layer plays which part; one record in LMDB. The third layer, where none is sealed, is empty. */
+struct emb_roles {
+    uint32_t version;               /* 1 */
+    uint32_t base, current, sealed; /* layers; sealed EMB_N_LAYERS: none */
+    uint32_t merging;               /* sealed is confirmed and on its way into base */
+    uint32_t loading;               /* base is being filled: void if found at open */
+    uint64_t base_step, sealed_step;
+};
+
+struct emb_table {
+    struct emb_table_spec spec;
+    uint64_t hash; /* of the name */
+    struct emb_updater updater;
+    struct emb_store store;
+    struct emb_sketch *sketch;
+    size_t value_bytes, embedding_bytes;
+    float init_range;
+    bool on_disk_only; /* some rows may be in layers only (I1) */
+    uint64_t n_rows, n_tombstones, n_dirty;
+    uint32_t clock_hand, sweep_hand;
+    uint64_t sweep_key;
+    bool tracks_heat; /* memory is scarce enough for eviction to need it */
+    uint64_t n_pulled, n_pushed, n_created, n_expired, n_evicted, n_missed;
+};
+
+/* A row to be written: where it stood when the flush began. */
+struct emb_entry {
+    uint64_t key;
+    uint32_t slot, pad;
+};
+
+struct emb_shelf { /* versions kept for the running flush (I3) */
+    uint64_t *keys;
+    char *values; /* [n, value_bytes] */
+    size_t n, capacity;
+};
+
+enum emb_flush_kind { EMB_FLUSH_NONE, EMB_FLUSH_CLEAN, EMB_FLUSH_CHECKPOINT, EMB_FLUSH_SNAPSHOT };
+
+enum emb_flush_phase { EMB_FLUSH_COLLECT, EMB_FLUSH_SORT, EMB_FLUSH_WRITE, EMB_FLUSH_SHELF };
+
+/* A flush: rows collected, sorted by (table, key), written in slices. */
+struct emb_flush {
+    enum emb_flush_kind kind;
+    enum emb_flush_phase phase;
+    struct emb_entry *entries, *spare; /* [capacity] each */
+    size_t n, capacity, at;
+    size_t table_end[EMB_MAX_TABLES]; /* entries of table t end here */
+    int table;                        /* being collected, written */
+    uint32_t slot;                    /* next to be looked at, collecting */
+    size_t limit;                     /* CLEAN: rows to collect a table */
+    struct emb_shelf shelf[EMB_MAX_TABLES];
+    bool sorting; /* the sorter thread has the entries */
+    int sorted;   /* set by it */
+    pthread_t sorter;
+    struct emb_info info; /* of the beginning; not for CLEAN */
+};
+
+struct emb_snapshot_job;
+struct view_row;
+
+struct emb_shard {
+    char *dir;
+    struct emb_shard_options options;
+    struct emb_layers *layers;
+    struct emb_pushlog *log; /* durability log only */
+    struct emb_roles roles;
+    struct emb_table table[EMB_MAX_TABLES];
+    int n_tables;
+    uint64_t clock; /* last step ticked */
+    uint64_t
+        floor; /* last steps recorded from now on are at least this: snapshots before have less */
+    uint64_t durable_lsn;
+    struct emb_marks marks;
+    struct emb_flush flush;
+    struct emb_snapshot_job *job;
+    bool rows_put;      /* emb_shard_put since the last seal: their steps prove nothing */
+    bool merge_running; /* roles.merging, and the merge's place below */
+    int merge_table;
+    uint64_t merge_key;
+    uint64_t replay_lsn;     /* while the log is replayed: the group being applied; else 0 */
+    struct emb_store *ahead; /* [n_tables] then: keys that layers hold with a later lsn -> it */
+    size_t dirtied;          /* rows that became dirty since the last housekeeping */
+    int64_t longest_slice_us;
+    struct view_row *row_view; /* what emb_shard_row hands out */
+    /* scratch of pull and push, grown as needed */
+    size_t scratch_n;
+    uint32_t *slots;
+    struct emb_entry *missing;
+    uint64_t *missing_keys;
+};
+
+/* ---- shard.c ---- */
+int emb_shard_scratch(struct emb_shard *shard, size_t n);
+void emb_shard_apply(struct emb_shard *shard, struct emb_table *table, uint32_t slot,
+                     const float *grad, uint64_t step);
+int emb_shard_push_rows(struct emb_shard *shard, int table, const uint64_t *keys, size_t n,
+                        const float *grads, uint64_t step);
+int emb_shard_fetch_all(struct emb_shard *shard, int table, const uint64_t *keys, size_t n);
+int emb_shard_order(const struct emb_shard *shard, int *order); /* newest first; their number */
+
+static inline bool emb_expired(const struct emb_shard *shard, const struct emb_table *table,
+                               uint32_t last_step)
+{
+    return table->spec.expire_steps > 0 &&
+           shard->clock > last_step + (uint64_t)table->spec.expire_steps;
+}
+
+static inline char *emb_slot_value(const struct emb_table *table, uint32_t slot)
+{
+    return emb_store_row(&table->store, slot) + 8;
+}
+
+/* Now, in microseconds of the monotonic clock. */
+int64_t emb_now_us(void);
+
+/* ---- shard_state.c ---- */
+int emb_marks_set(struct emb_marks *marks, uint64_t incarnation, uint64_t seq);
+int emb_marks_copy(struct emb_marks *to, const struct emb_marks *from);
+int emb_info_capture(const struct emb_shard *shard, struct emb_info *info_p);
+void emb_info_fini(struct emb_info *info);
+int emb_info_put(struct emb_shard *shard, const char *role, const struct emb_info *info);
+int emb_info_get(struct emb_shard *shard, const char *role, struct emb_info *info_p);
+int emb_info_adopt(struct emb_shard *shard, struct emb_info *info); /* takes what it points to */
+int emb_roles_put(struct emb_shard *shard, const struct emb_roles *roles);
+int emb_state_open(struct emb_shard *shard);
+int emb_specs_check(struct emb_shard *shard);
+int emb_layers_reset(struct emb_shard *shard, const int *layers, int n_layers,
+                     const struct emb_roles *roles, const struct emb_info *current);
+
+/* ---- shard_room.c ---- */
+size_t emb_memory(const struct emb_shard *shard);
+int emb_room_for(struct emb_shard *shard, struct emb_table *table, size_t n, bool must);
+int emb_housekeeping(struct emb_shard *shard);
+int emb_bury(struct emb_shard *shard, struct emb_table *table, uint32_t slot);
+
+/* ---- shard_flush.c ---- */
+int emb_flush_begin(struct emb_shard *shard, enum emb_flush_kind kind);
+int emb_flush_shelve(struct emb_shard *shard, struct emb_table *table, uint32_t slot);
+int emb_flush_advance(struct emb_shard *shard, int64_t budget_us); /* AGAIN: more to do */
+int emb_checkpoint_end(struct emb_shard *shard);
+void emb_flush_abort(struct emb_shard *shard);
+void emb_flush_end(struct emb_shard *shard);
+void emb_sort_entries(struct emb_entry *entries, struct emb_entry *spare, size_t n);
+
+/* ---- shard_snapshot.c ---- */
+static inline int emb_layer_spare(const struct emb_roles *roles) /* neither base nor current */
+{
+    return EMB_N_LAYERS - (int)roles->base - (int)roles->current;
+}
+int emb_merge_advance(struct emb_shard *shard, int64_t budget_us); /* AGAIN: more to do */
+
+/* ---- shard_load.c ---- */
+int emb_shard_warm(struct emb_shard *shard);
+
+#endif

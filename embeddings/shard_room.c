@@ -1,0 +1,349 @@
+/* Keeping to the memory budget, and the chores of a tick.
+ *
+ * Rows enter memory by pulls and pushes and leave by a clock: a hand goes round the flag bytes; a slot that was
+ * used since the hand's last visit loses one of its (at most three) points of heat, a cold clean slot goes. Rows
+ * enter with no heat, so that a scan over the whole table displaces other newcomers only. Dirty rows are
+ * first written back: a CLEAN flush takes the cold dirty ones in key order, a slice a tick, as soon as they
+ * are a good part of the table.
+ *
+ * The budget holds for everything a shard keeps resident: rows, index, flags, sketches, lists of a flush, and
+ * the pages of the LMDB map it touched, which are given back to the page cache regularly. An eighth is set
+ * aside for what is not rows. A batch that must be resident may exceed the budget until the next tick.
+ *
+ * Expiry: a row whose last push is more than expire_steps ago does not exist, whoever asks; the sweep, a
+ * slice a tick, only takes away what nobody can see any more. So its pace never shows in results.
+ */
+#include "cluster/hash.h"
+#include "cluster/log.h"
+#include "cluster/status.h"
+#include "embeddings/shard_internal.h"
+
+#include <stdlib.h>
+
+enum {
+    SMALLEST_TABLE = 1 << 18, /* bytes any table may take, whatever the others do */
+    SLICE_US = 1000,          /* of each chore, a tick */
+    SWEEP_SLOTS = 4096,
+    SWEEP_STORED = 256,
+    EVICT_AHEAD = 1024, /* slots freed beyond those asked for: the clock runs less often */
+};
+static const uint64_t log_limit_bytes = (uint64_t)512 << 20;
+
+size_t emb_memory(const struct emb_shard *shard)
+{
+    size_t bytes = 2 * shard->flush.capacity * sizeof(struct emb_entry) +
+                   shard->scratch_n * (2 * sizeof(struct emb_entry) + 12);
+    for (int t = 0; t < shard->n_tables; t++) {
+        const struct emb_table *table = &shard->table[t];
+        bytes += emb_store_memory(&table->store);
+        bytes += table->sketch ? emb_sketch_memory() : 0;
+        bytes += shard->flush.shelf[t].capacity * (table->value_bytes + 8);
+    }
+    return bytes;
+}
+
+/* What rows may take of the budget. */
+static size_t row_budget(const struct emb_shard *shard)
+{
+    return (size_t)(shard->options.memory_bytes / 8 * 7);
+}
+
+/* Slots that inserts can use without growing the slab. */
+static size_t slots_free(const struct emb_store *store)
+{
+    size_t usable = store->slab.committed / store->stride;
+    if (usable > store->flags.committed)
+        usable = store->flags.committed;
+    if (usable > store->max_slots)
+        usable = store->max_slots;
+    return store->n_free + (usable > store->n_slots ? usable - store->n_slots : 0);
+}
+
+static void evict_slot(struct emb_table *table, uint32_t slot, uint8_t flags)
+{
+    emb_store_remove(&table->store, slot);
+    if (flags & EMB_SLOT_TOMBSTONE)
+        table->n_tombstones--;
+    else
+        table->n_evicted++;
+    if (flags & EMB_SLOT_ON_DISK)
+        table->on_disk_only = true;
+}
+
+/* Runs the clock until n slots were freed, at most four times round (heat is at most 3). */
+static size_t evict(struct emb_table *table, size_t n)
+{
+    struct emb_store *store = &table->store;
+    size_t freed = 0;
+    for (uint64_t seen = 0; freed < n && seen < 4 * (uint64_t)store->n_slots; seen++) {
+        uint32_t slot = table->clock_hand;
+        table->clock_hand = slot + 1 < store->n_slots ? slot + 1 : 0;
+        uint8_t *flags = emb_store_flags(store, slot);
+        if (!(*flags & EMB_SLOT_LIVE))
+            continue;
+        if (*flags & EMB_SLOT_HEAT) {
+            --*flags;
+        } else if (!(*flags & (EMB_SLOT_DIRTY | EMB_SLOT_SEALING))) {
+            evict_slot(table, slot, *flags);
+            freed++;
+        }
+    }
+    return freed;
+}
+
+/* Writing back is possible: no other flush is on, and no group is pending (I4). */
+static bool may_clean(const struct emb_shard *shard)
+{
+    return shard->flush.kind == EMB_FLUSH_NONE &&
+           !(shard->log && emb_pushlog_pending(shard->log)) && !shard->job;
+}
+
+/* Writes the cold dirty rows back, all at once: only when a push has nowhere to go otherwise. */
+static int clean_now(struct emb_shard *shard)
+{
+    int status = emb_flush_begin(shard, EMB_FLUSH_CLEAN);
+    if (!status)
+        status = emb_flush_advance(shard, INT64_MAX);
+    emb_flush_end(shard);
+    return status;
+}
+
+int emb_room_for(struct emb_shard *shard, struct emb_table *table, size_t n, bool must)
+{
+    struct emb_store *store = &table->store;
+    size_t budget = row_budget(shard), free_slots = slots_free(store);
+    if (free_slots >= n)
+        return CLU_OK;
+    size_t needed = (n - free_slots) * (store->stride + 16);
+    if (budget == 0 || emb_memory(shard) + needed <= budget ||
+        emb_store_memory(store) + needed <= SMALLEST_TABLE)
+        if (emb_store_reserve(store, n) == CLU_OK)
+            return CLU_OK;
+    free_slots += evict(table, n - free_slots + EVICT_AHEAD);
+    if (free_slots < n && must && table->n_dirty > store->n_rows / 2 && may_clean(shard)) {
+        int status = clean_now(shard);
+        if (status)
+            return status;
+        free_slots += evict(table, n - free_slots + EVICT_AHEAD);
+    }
+    if (free_slots >= n)
+        return CLU_OK;
+    if (!must)
+        return CLU_E_NO_MEMORY;
+    int status = emb_store_reserve(store, n);
+    return status ? clu_fail(status, "table %s: no memory for %zu more rows", table->spec.name, n)
+                  : CLU_OK;
+}
+
+/* Takes a row away that no longer exists; a tombstone stays where a layer may hold an older version. */
+int emb_bury(struct emb_shard *shard, struct emb_table *table, uint32_t slot)
+{
+    uint8_t *flags = emb_store_flags(&table->store, slot);
+    if (*flags & EMB_SLOT_SEALING) {
+        int status = emb_flush_shelve(shard, table, slot);
+        if (status)
+            return status;
+    }
+    table->n_rows--;
+    if (*flags & EMB_SLOT_ON_DISK) {
+        emb_value_set_u32(emb_slot_value(table, slot), EMB_VALUE_COUNT, 0); /* (I6) */
+        if (!(*flags & EMB_SLOT_DIRTY))
+            table->n_dirty++;
+        *flags |= EMB_SLOT_TOMBSTONE | EMB_SLOT_DIRTY;
+        *flags &= (uint8_t)~EMB_SLOT_HEAT;
+        table->n_tombstones++;
+        return CLU_OK;
+    }
+    if (*flags & EMB_SLOT_DIRTY)
+        table->n_dirty--;
+    emb_store_remove(&table->store, slot);
+    return CLU_OK;
+}
+
+/* ---- the sweep ---- */
+
+static int sweep_memory(struct emb_shard *shard, struct emb_table *table)
+{
+    uint32_t n = table->store.n_slots;
+    for (uint32_t i = 0; i < SWEEP_SLOTS && i < n; i++) {
+        uint32_t slot = table->sweep_hand < n ? table->sweep_hand : 0;
+        table->sweep_hand = slot + 1;
+        uint8_t flags = *emb_store_flags(&table->store, slot);
+        if (!(flags & EMB_SLOT_LIVE) || (flags & EMB_SLOT_TOMBSTONE) ||
+            !emb_expired(shard, table, emb_value_u32(emb_slot_value(table, slot), EMB_VALUE_STEP)))
+            continue;
+        int status = emb_bury(shard, table, slot);
+        if (status)
+            return status;
+        table->n_expired++;
+    }
+    return CLU_OK;
+}
+
+struct sweep {
+    struct emb_shard *shard;
+    struct emb_table *table;
+    uint64_t keys[SWEEP_STORED]; /* expired, in layers only */
+    size_t n, seen;
+    uint64_t last_key;
+};
+
+static int sweep_one(void *context, const struct emb_stored *stored)
+{
+    struct sweep *sweep = context;
+    if (sweep->seen == SWEEP_STORED)
+        return CLU_E_AGAIN;
+    sweep->seen++;
+    sweep->last_key = stored->key;
+    if (stored->value &&
+        emb_expired(sweep->shard, sweep->table, emb_value_u32(stored->value, EMB_VALUE_STEP)) &&
+        emb_store_find(&sweep->table->store, stored->key) == EMB_NO_SLOT)
+        sweep->keys[sweep->n++] = stored->key;
+    return CLU_OK;
+}
+
+/* Rows in layers only: an expired one gets a tombstone in memory, which a flush writes. */
+static int sweep_layers(struct emb_shard *shard, int t)
+{
+    struct emb_table *table = &shard->table[t];
+    struct sweep sweep = {.shard = shard, .table = table};
+    struct emb_layers_view *view;
+    int order[EMB_N_LAYERS], n_order = emb_shard_order(shard, order);
+    int status = emb_layers_view_open(shard->layers, &view);
+    if (status)
+        return status;
+    status = emb_layers_walk(view, t, order, n_order, table->sweep_key, sweep_one, &sweep);
+    emb_layers_view_close(view);
+    bool more = status == CLU_E_AGAIN && sweep.last_key < UINT64_MAX;
+    if (status && status != CLU_E_AGAIN)
+        return status;
+    table->sweep_key = more ? sweep.last_key + 1 : 0;
+    status = sweep.n ? emb_room_for(shard, table, sweep.n, true) : CLU_OK;
+    for (size_t i = 0; i < sweep.n && !status; i++) {
+        uint32_t slot;
+        if (emb_store_find(&table->store, sweep.keys[i]) != EMB_NO_SLOT)
+            continue;
+        status = emb_store_insert(&table->store, sweep.keys[i], &slot);
+        if (status)
+            break;
+        memset(emb_slot_value(table, slot), 0, table->value_bytes);
+        *emb_store_flags(&table->store, slot) |=
+            EMB_SLOT_TOMBSTONE | EMB_SLOT_DIRTY | EMB_SLOT_ON_DISK;
+        table->n_tombstones++;
+        table->n_dirty++;
+        table->n_rows--;
+        table->n_expired++;
+    }
+    return status;
+}
+
+static int sweep(struct emb_shard *shard)
+{
+    for (int t = 0; t < shard->n_tables; t++) {
+        struct emb_table *table = &shard->table[t];
+        if (table->spec.expire_steps == 0)
+            continue;
+        int status = sweep_memory(shard, table);
+        if (!status && table->on_disk_only && !shard->flush.kind)
+            status = sweep_layers(shard, t);
+        if (status)
+            return status;
+    }
+    return CLU_OK;
+}
+
+/* ---- the chores of a tick ---- */
+
+/* Time for this tick's writing: at least a slice, and more the faster rows become dirty. */
+static int64_t writing_us(struct emb_shard *shard)
+{
+    int64_t us = SLICE_US + (int64_t)shard->dirtied * 8;
+    shard->dirtied = 0;
+    return us < 20 * SLICE_US ? us : 20 * SLICE_US;
+}
+
+static bool wants_cleaning(const struct emb_shard *shard)
+{
+    for (int t = 0; t < shard->n_tables; t++) {
+        const struct emb_table *table = &shard->table[t];
+        if (table->tracks_heat && table->n_dirty > 4096 && table->n_dirty > table->store.n_rows / 4)
+            return true;
+    }
+    return false;
+}
+
+static int write_back(struct emb_shard *shard)
+{
+    struct emb_flush *flush = &shard->flush;
+    int64_t budget_us = writing_us(shard);
+    if (shard->job)
+        return CLU_OK; /* the snapshot's own advance does the writing */
+    int status = CLU_OK;
+    if (flush->kind == EMB_FLUSH_NONE && shard->log &&
+        emb_pushlog_bytes(shard->log) > log_limit_bytes) {
+        status = emb_pushlog_rotate(shard->log);
+        if (!status)
+            status = emb_flush_begin(shard, EMB_FLUSH_CHECKPOINT);
+    } else if (flush->kind == EMB_FLUSH_NONE && wants_cleaning(shard)) {
+        status = emb_flush_begin(shard, EMB_FLUSH_CLEAN);
+    }
+    if (status || flush->kind == EMB_FLUSH_NONE)
+        return status;
+    status = emb_flush_advance(shard, budget_us);
+    if (status == CLU_E_AGAIN)
+        return CLU_OK;
+    if (status) {
+        emb_flush_abort(shard);
+        return status;
+    }
+    if (flush->kind == EMB_FLUSH_CHECKPOINT)
+        return emb_checkpoint_end(shard);
+    emb_flush_end(shard);
+    return CLU_OK;
+}
+
+/* Above the budget: the table that takes most gives rows from the end of its slab back. */
+static void shrink(struct emb_shard *shard)
+{
+    size_t budget = row_budget(shard), memory = emb_memory(shard);
+    struct emb_table *largest = &shard->table[0];
+    if (memory <= budget)
+        return;
+    for (int t = 1; t < shard->n_tables; t++)
+        if (emb_store_memory(&shard->table[t].store) > emb_store_memory(&largest->store))
+            largest = &shard->table[t];
+    struct emb_store *store = &largest->store;
+    size_t n = (memory - budget) / store->stride + 1;
+    uint32_t keep = store->n_slots > 2 * n ? store->n_slots - (uint32_t)n : store->n_slots / 2;
+    for (uint32_t slot = store->n_slots; slot-- > keep;) {
+        uint8_t flags = *emb_store_flags(store, slot);
+        if (!(flags & EMB_SLOT_LIVE))
+            continue;
+        if (flags & (EMB_SLOT_DIRTY | EMB_SLOT_SEALING))
+            break; /* until it is written */
+        evict_slot(largest, slot, flags);
+    }
+    emb_store_trim(store);
+    if (largest->clock_hand >= store->n_slots)
+        largest->clock_hand = 0;
+}
+
+int emb_housekeeping(struct emb_shard *shard)
+{
+    int status = shard->job ? CLU_OK : emb_merge_advance(shard, SLICE_US);
+    if (status == CLU_E_AGAIN)
+        status = CLU_OK;
+    if (!status)
+        status = sweep(shard);
+    if (!status)
+        status = write_back(shard);
+    if (status || shard->options.memory_bytes == 0)
+        return status;
+    bool scarce = emb_memory(shard) > row_budget(shard) / 4 * 3;
+    for (int t = 0; t < shard->n_tables; t++)
+        shard->table[t].tracks_heat = scarce;
+    if (emb_layers_touched(shard->layers) > shard->options.memory_bytes / 16)
+        emb_layers_trim(shard->layers);
+    shrink(shard);
+    return CLU_OK;
+}
