@@ -67,4 +67,43 @@ struct schd_coordinator {
     struct queued_action *first_action, **last_action_p;
 };
 
+/* ---- coordinator_core.c ---- */
+
+/* Queues an action; never NULL (out of memory: a scratch one, and the job will fail). */
+struct schd_action *schd_core_add_action(struct schd_coordinator *c, enum schd_action_kind kind);
+struct schd_action *schd_core_send_to(struct schd_coordinator *c, const struct clu_peer *peer,
+                                      enum clu_control_op op);
+void schd_core_tell(struct schd_coordinator *c, int level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void schd_core_refuse(struct schd_coordinator *c, const struct clu_peer *peer, int status,
+                      const char *text);
+void schd_core_save(struct schd_coordinator *c);
+
+/* The member of that role and rank, or NULL. */
+struct member *schd_core_find(struct schd_coordinator *c, enum clu_role role, int rank);
+
+/* True while a process of this member is part of the job. */
+bool schd_core_is_here(const struct member *m);
+int schd_core_count(const struct schd_coordinator *c, enum clu_role role,
+                    enum schd_member_state state);
+
+/* Gives an order; it is sent until a beat acknowledges it. */
+void schd_core_order(struct schd_coordinator *c, struct member *m, const struct clu_order *what);
+void schd_core_order_all(struct schd_coordinator *c, enum clu_role role,
+                         const struct clu_order *what);
+void schd_core_send_order(struct schd_coordinator *c, struct member *m,
+                          const struct queued_order *queued);
+void schd_core_drop_orders(struct member *m);
+void schd_core_welcome(struct schd_coordinator *c, struct member *m);
+
+/* Transitions; each does nothing unless its condition holds. */
+void schd_core_servers_complete(struct schd_coordinator *c, int64_t now);
+void schd_core_servers_ready(struct schd_coordinator *c, int64_t now);
+void schd_core_admit_worker(struct schd_coordinator *c, struct member *m);
+void schd_core_workers_left(struct schd_coordinator *c, int64_t now);
+void schd_core_servers_left(struct schd_coordinator *c);
+void schd_core_fail(struct schd_coordinator *c, int64_t now, int status, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+void schd_core_end(struct schd_coordinator *c, int status, const char *text);
+
 #endif

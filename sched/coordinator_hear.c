@@ -1,0 +1,301 @@
+/* What the coordinator does with the messages of members. The table of transitions and the invariants are in
+ * coordinator.c.
+ */
+#include "sched/coordinator_internal.h"
+
+#include "cluster/log.h"
+#include "cluster/status.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Orders that are still unknown to a member that joined again are numbered from 1: it has forgotten, or
+ * this scheduler has. */
+static void renumber_orders(struct member *m)
+{
+    m->n_orders = 0;
+    for (struct queued_order *queued = m->orders; queued; queued = queued->next)
+        queued->number = ++m->n_orders;
+}
+
+static void attach(struct member *m, const struct clu_peer *peer,
+                   const struct clu_control_message *message)
+{
+    m->peer = *peer;
+    m->attached = true;
+    if (message->op == CLU_CONTROL_JOIN) {
+        m->pid = message->pid;
+        memcpy(m->host, message->host, sizeof(m->host));
+    }
+}
+
+static bool same_process(const struct member *m, const struct clu_control_message *message)
+{
+    return m->pid == message->pid && strcmp(m->host, message->host) == 0;
+}
+
+/* An order that this scheduler's predecessor may have given, or not, is given again: taking it twice does
+ * no harm. */
+static void order_again(struct schd_coordinator *c, struct member *m)
+{
+    struct clu_order stop = {.kind = CLU_ORDER_STOP, .status = CLU_E_INTERRUPTED};
+    if (m->orders)
+        return;
+    if (c->phase == SCHD_STOPPING && m->role == CLU_ROLE_PS) {
+        stop.status = c->finished ? CLU_OK : CLU_E_INTERRUPTED;
+        schd_core_order(c, m, &stop);
+    } else if (c->phase == SCHD_RUNNING && c->stopping && m->role == CLU_ROLE_WORKER) {
+        stop.snapshot = true;
+        schd_core_order(c, m, &stop);
+    }
+}
+
+/* A member that was let in before comes back: after a silence, or because this scheduler is new. */
+static void on_rejoin(struct schd_coordinator *c, struct member *m, const struct clu_peer *peer,
+                      const struct clu_control_message *message)
+{
+    if (m->incarnation != message->incarnation || (m->state != SCHD_IN && m->state != SCHD_READY)) {
+        schd_core_refuse(c, peer, CLU_E_LOST, "the job has gone on without this member");
+        return;
+    }
+    attach(m, peer, message);
+    schd_core_tell(c, CLU_LOG_INFO, "%s %d joined again", clu_role_name(m->role), m->rank);
+    schd_core_welcome(c, m);
+    renumber_orders(m);
+    for (struct queued_order *queued = m->orders; queued; queued = queued->next)
+        schd_core_send_order(c, m, queued);
+    order_again(c, m);
+}
+
+static void take_endpoints(struct schd_coordinator *c, const struct member *m,
+                           const struct clu_control_message *message)
+{
+    int first = clu_map_first_shard(&c->map, m->rank);
+    for (int i = 0; i < message->n_endpoints; i++)
+        memcpy(c->map.endpoint[first + i], message->endpoints[i], CLU_ENDPOINT_BYTES);
+}
+
+static void on_join(struct schd_coordinator *c, int64_t now, struct member *m,
+                    const struct clu_peer *peer, const struct clu_control_message *message)
+{
+    if (m->role == CLU_ROLE_PS && message->n_endpoints != c->shape.shards_per_server) {
+        schd_core_refuse(c, peer, CLU_E_CONFIG,
+                         "the job file of this server says another number of shards");
+        return;
+    }
+    if (c->phase == SCHD_ENDED || c->phase == SCHD_BROKEN || c->phase == SCHD_STOPPING) {
+        if (c->phase != SCHD_BROKEN || !c->shape.supervised)
+            schd_core_refuse(c, peer, CLU_E_LOST, "the job has ended");
+        return; /* broken and supervised: it may belong to the next life; it will ask again */
+    }
+    m->heard_ms = now;
+    if (message->incarnation) {
+        on_rejoin(c, m, peer, message);
+        return;
+    }
+    if (m->state != SCHD_ABSENT && !same_process(m, message)) {
+        schd_core_refuse(c, peer, CLU_E_EXISTS, "another process has this rank");
+        return;
+    }
+    attach(m, peer, message);
+    switch (m->state) {
+    case SCHD_JOINED: /* it waits for the others, and asks again */
+        schd_core_servers_complete(c, now);
+        if (m->role == CLU_ROLE_WORKER && c->phase == SCHD_RUNNING)
+            schd_core_admit_worker(c, m);
+        break;
+    case SCHD_ABSENT:
+        m->incarnation = c->life.generation << 32 | ++c->n_incarnations;
+        m->state = SCHD_JOINED;
+        m->last_report = 0;
+        if (m->role == CLU_ROLE_PS)
+            take_endpoints(c, m, message);
+        schd_core_servers_complete(c, now);
+        if (m->role == CLU_ROLE_WORKER && c->phase == SCHD_RUNNING)
+            schd_core_admit_worker(c, m);
+        break;
+    case SCHD_IN:
+    case SCHD_READY:
+        schd_core_welcome(c, m); /* the first one was lost */
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_beat(struct schd_coordinator *c, struct member *m, const struct clu_peer *peer,
+                    const struct clu_control_message *message)
+{
+    if (!m->attached) { /* known from the store: orders must be numbered afresh */
+        schd_core_refuse(c, peer, CLU_E_AGAIN, "join again");
+        return;
+    }
+    /* from another connection than the one its orders went to: the numbers may be of before a rejoin */
+    bool same = m->peer.size_bytes == peer->size_bytes &&
+                memcmp(m->peer.bytes, peer->bytes, peer->size_bytes) == 0;
+    m->peer = *peer;
+    while (same && m->orders && m->orders->number <= message->number) {
+        struct queued_order *next = m->orders->next;
+        free(m->orders);
+        m->orders = next;
+    }
+    struct schd_action *action = schd_core_send_to(c, peer, CLU_CONTROL_BEAT);
+    action->with_map = message->map_version < c->map.version;
+    for (struct queued_order *queued = m->orders; queued; queued = queued->next)
+        schd_core_send_order(c, m, queued);
+}
+
+static void on_snapshot_report(struct schd_coordinator *c, const struct clu_report *report)
+{
+    if (report->status) {
+        schd_core_tell(c, CLU_LOG_WARN, "the snapshot of step %llu failed: %s",
+                       (unsigned long long)report->step,
+                       report->text[0] ? report->text : clu_status_text(report->status));
+        schd_core_add_action(c, SCHD_DROP)->step = report->step;
+        c->snapshot = SNAPSHOT_NONE;
+        return;
+    }
+    c->snapshot = SNAPSHOT_COMMITTING;
+    c->snapshot_step = report->step;
+    schd_core_add_action(c, SCHD_COMMIT)->step = report->step;
+}
+
+/* Hands a report on to whoever writes metrics and lists files. */
+static void pass_on(struct schd_coordinator *c, const struct member *m,
+                    const struct clu_report *report)
+{
+    struct schd_action *action = schd_core_add_action(c, SCHD_PROGRESS);
+    action->role = m->role;
+    action->rank = m->rank;
+    action->step = report->step;
+    action->report = malloc(sizeof(*report));
+    if (action->report)
+        *action->report = *report;
+    else
+        c->out_of_memory = true;
+}
+
+static void keep_figures(struct schd_coordinator *c, struct member *m,
+                         const struct clu_report *report)
+{
+    if (!m->figures)
+        m->figures = malloc(sizeof(*m->figures));
+    if (m->figures)
+        *m->figures = report->figures;
+    else
+        c->out_of_memory = true;
+}
+
+static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
+                      const struct clu_control_message *message)
+{
+    const struct clu_report *report = &message->report;
+    schd_core_send_to(c, &m->peer, CLU_CONTROL_RECEIPT)->number = message->number;
+    if (message->number <= m->last_report)
+        return;
+    m->last_report = message->number;
+    switch (report->kind) {
+    case CLU_REPORT_READY:
+        if (m->role == CLU_ROLE_PS && m->state == SCHD_IN) {
+            m->state = SCHD_READY;
+            schd_core_save(c);
+            schd_core_servers_ready(c, now);
+        }
+        break;
+    case CLU_REPORT_PROGRESS:
+        if (report->step > c->step)
+            c->step = report->step;
+        c->n_steps = report->n_steps;
+        c->progress = report->figures;
+        pass_on(c, m, report);
+        break;
+    case CLU_REPORT_EVALUATED:
+        c->evaluation = report->figures;
+        pass_on(c, m, report);
+        break;
+    case CLU_REPORT_STATE:
+        keep_figures(c, m, report);
+        pass_on(c, m, report);
+        break;
+    case CLU_REPORT_PART:
+        pass_on(c, m, report);
+        break;
+    case CLU_REPORT_SNAPSHOT:
+        pass_on(c, m, report); /* its files first */
+        on_snapshot_report(c, report);
+        break;
+    case CLU_REPORT_FINISHED:
+        c->finished = true;
+        schd_core_save(c);
+        break;
+    case CLU_REPORT_MOVED:
+        break;
+    case CLU_REPORT_TROUBLE:
+        schd_core_tell(c, CLU_LOG_WARN, "%s %d: %s", clu_role_name(m->role), m->rank, report->text);
+        break;
+    }
+}
+
+static void on_leave(struct schd_coordinator *c, int64_t now, struct member *m,
+                     const struct clu_peer *peer, const struct clu_control_message *message)
+{
+    schd_core_send_to(c, peer, CLU_CONTROL_RECEIPT)->number = 0;
+    if (!schd_core_is_here(m))
+        return;
+    m->status = message->status;
+    memcpy(m->text, message->text, sizeof(m->text));
+    schd_core_drop_orders(m);
+    bool well = message->status == CLU_OK || (message->status == CLU_E_INTERRUPTED && c->stopping);
+    m->state = well ? SCHD_LEFT : SCHD_DEAD;
+    schd_core_save(c);
+    if (!well) {
+        schd_core_fail(c, now, message->status, "%s %d failed: %s", clu_role_name(m->role), m->rank,
+                       message->text[0] ? message->text : clu_status_text(message->status));
+        return;
+    }
+    if (m->role == CLU_ROLE_PS && c->phase != SCHD_STOPPING && c->phase != SCHD_BROKEN)
+        schd_core_fail(c, now, CLU_E_LOST, "ps %d left while the job needed it", m->rank);
+    schd_core_workers_left(c, now);
+    schd_core_servers_left(c);
+}
+
+void schd_coordinator_hear(struct schd_coordinator *c, int64_t now, const struct clu_peer *peer,
+                           const struct clu_control_message *message)
+{
+    struct member *m = schd_core_find(c, message->role, message->rank);
+    if (!m) {
+        if (message->op == CLU_CONTROL_JOIN)
+            schd_core_refuse(c, peer, CLU_E_CONFIG,
+                             "the job has no such rank: its shape is another one");
+        return;
+    }
+    if (message->op == CLU_CONTROL_JOIN) {
+        on_join(c, now, m, peer, message);
+        return;
+    }
+    if (m->incarnation != message->incarnation || m->state == SCHD_DEAD || /* (C1) */
+        m->state == SCHD_ABSENT) {
+        if (message->op == CLU_CONTROL_LEAVE)
+            schd_core_send_to(c, peer, CLU_CONTROL_RECEIPT)->number = 0;
+        else
+            schd_core_refuse(c, peer, CLU_E_LOST, "the job has gone on without this member");
+        return;
+    }
+    m->heard_ms = now;
+    m->suspect = false;
+    switch (message->op) {
+    case CLU_CONTROL_BEAT:
+        on_beat(c, m, peer, message);
+        break;
+    case CLU_CONTROL_REPORT:
+        if (m->attached)
+            on_report(c, now, m, message);
+        break;
+    case CLU_CONTROL_LEAVE:
+        on_leave(c, now, m, peer, message);
+        break;
+    default:
+        break;
+    }
+}
