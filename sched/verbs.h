@@ -7,9 +7,14 @@
 
 #define SCHD_VERB_LIST(X)                                                                          \
     X(prepare)                                                                                     \
+    X(generate)                                                                                    \
     X(train)                                                                                       \
     X(keys)                                                                                        \
     X(sched)                                                                                       \
+    X(status)                                                                                      \
+    X(snapshot)                                                                                    \
+    X(stop)                                                                                        \
+    X(ps)                                                                                          \
     X(help)
 
 #define SCHD_X(name) extern const struct schd_verb schd_verb_##name;
