@@ -15,6 +15,11 @@
     X(snapshot)                                                                                    \
     X(stop)                                                                                        \
     X(ps)                                                                                          \
+    X(worker)                                                                                      \
+    X(eval)                                                                                        \
+    X(export)                                                                                      \
+    X(score)                                                                                       \
+    X(inspect)                                                                                     \
     X(help)
 
 #define SCHD_X(name) extern const struct schd_verb schd_verb_##name;
