@@ -85,6 +85,8 @@ static const struct clu_setting rows[] = {
     CHOICE(wire_dtype, "fp32", "fp32|bf16", "rows and gradients on the wire"),
     INT(log_every, "20", 1, 1e9, "steps between progress reports"),
     INT(eval_every, "0", 0, 1e9, "steps between evaluations; 0: at the end only"),
+    INT(valid_percent, "0", 0, 20,
+        "last part of the training samples to keep out and evaluate on; 0: evaluate on the test"),
     INT(snapshot_every, "0", 0, 1e9, "steps between snapshots; 0: at the end only"),
     INT(keep, "2", 1, 1000, "snapshots kept"),
     TEXT(host, "127.0.0.1", "address that the job's sockets bind to"),

@@ -58,6 +58,7 @@ struct clu_job {
     char wire_dtype[CLU_WORD_BYTES];
     /* intervals, in steps; 0: only at the end */
     int64_t log_every, eval_every, snapshot_every, keep;
+    int64_t valid_percent; /* of the training part, its last by time, kept out for evaluation */
     /* network */
     char host[256]; /* the address that sockets bind to */
     int64_t port;   /* of the scheduler; 0: any free one */

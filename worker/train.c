@@ -191,6 +191,7 @@ static int start_feed(struct wrk_trainer *t)
         .reader =
             {
                 .split = WRK_SPLIT_TRAIN,
+                .valid_percent = (int)t->job.valid_percent,
                 .seed = (uint64_t)t->job.seed,
                 .batch = (int)t->job.batch,
                 .samples_per_user = (int)t->job.samples_per_user,

@@ -118,7 +118,9 @@ static int tell_evaluation(struct wrk_trainer *t, const struct wrk_evaluation *e
 
 int wrk_train_evaluate(struct wrk_trainer *t, const char *read)
 {
-    if (!wrk_dataset_n_samples(t->dataset, WRK_SPLIT_TEST, 0))
+    int valid_percent = (int)t->job.valid_percent;
+    enum wrk_split split = valid_percent ? WRK_SPLIT_VALID : WRK_SPLIT_TEST;
+    if (!wrk_dataset_n_samples(t->dataset, split, valid_percent))
         return CLU_OK;
     /* own pushes are under way at most; after this every step done is applied everywhere */
     uint64_t ticket;
@@ -133,7 +135,8 @@ int wrk_train_evaluate(struct wrk_trainer *t, const char *read)
         .config = &t->config,
         .params = wrk_dense_weights(&t->dense),
         .rows = {fetch, t},
-        .split = WRK_SPLIT_TEST,
+        .split = split,
+        .valid_percent = valid_percent,
         .read = read,
         .batch = 256 * (int64_t)t->n_ranks,
         .mpi = t->mpi,
