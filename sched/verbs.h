@@ -19,6 +19,7 @@
     X(eval)                                                                                        \
     X(export)                                                                                      \
     X(score)                                                                                       \
+    X(report)                                                                                      \
     X(inspect)                                                                                     \
     X(help)
 
