@@ -176,6 +176,19 @@ static void pass_on(struct schd_coordinator *c, const struct member *m,
         c->out_of_memory = true;
 }
 
+/* A rank that took far longer for an interval than the slowest usually does. */
+static void name_straggler(struct schd_coordinator *c, const struct clu_report *report)
+{
+    double seconds = clu_figures_get(&report->figures, "slowest_rank_seconds", 0);
+    int rank = (int)clu_figures_get(&report->figures, "slowest_rank", -1);
+    if (c->usual_seconds > 0 && seconds > 3 * c->usual_seconds && seconds > 0.25 && rank >= 0)
+        schd_core_tell(c, CLU_LOG_WARN,
+                       "worker %d is slow: %.2f s for the steps up to %llu, usually %.2f s", rank,
+                       seconds, (unsigned long long)report->step, c->usual_seconds);
+    else if (seconds > 0)
+        c->usual_seconds = c->usual_seconds > 0 ? 0.8 * c->usual_seconds + 0.2 * seconds : seconds;
+}
+
 static void keep_figures(struct schd_coordinator *c, struct member *m,
                          const struct clu_report *report)
 {
@@ -208,6 +221,7 @@ static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
             c->step = report->step;
         c->n_steps = report->n_steps;
         c->progress = report->figures;
+        name_straggler(c, report);
         pass_on(c, m, report);
         break;
     case CLU_REPORT_EVALUATED:

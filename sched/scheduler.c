@@ -359,6 +359,10 @@ static void loop(struct schd_scheduler *s)
             finish_commit(s);
             schd_coordinator_tick(s->coordinator, now);
             ticked_ms = now;
+            if (now - s->alive_ms >= s->job->heartbeat_ms) {
+                s->alive_ms = now;
+                schd_event_alive(s);
+            }
         }
         carry_out_all(s);
     }

@@ -33,7 +33,7 @@ struct schd_scheduler {
     struct clu_control_message *in, *out;
     struct schd_coordinator *coordinator;
     enum schd_phase phase; /* as last told */
-    int64_t started_ms;
+    int64_t started_ms, alive_ms /* last told */;
     int signal_fd;
     char command[4096];
     size_t command_bytes;
@@ -64,6 +64,7 @@ int64_t schd_wall_ms(void);
 
 /* Events on stdout, and lines of metrics.jsonl. */
 void schd_event_listening(struct schd_scheduler *s);
+void schd_event_alive(struct schd_scheduler *s);
 void schd_event_phase(struct schd_scheduler *s, const struct schd_view *view);
 void schd_event_figures(struct schd_scheduler *s, enum clu_role role, int rank,
                         const struct clu_report *report);

@@ -35,6 +35,11 @@ void schd_event_listening(struct schd_scheduler *s)
     emit(s, json_pack("{s:s, s:s}", "event", "listening", "endpoint", s->endpoint));
 }
 
+void schd_event_alive(struct schd_scheduler *s)
+{
+    emit(s, json_pack("{s:s}", "event", "alive"));
+}
+
 void schd_event_phase(struct schd_scheduler *s, const struct schd_view *view)
 {
     if (view->phase == SCHD_BROKEN)

@@ -4,6 +4,7 @@
  *     a child ends, and it was time            nothing; when all have ended, so has the job
  *     a child ends otherwise                   blame it, wait GRACE_MS for better words, then recover or end
  *     the scheduler tells "broken"             the same
+ *     the scheduler is silent                  kill it, then the same
  *     Ctrl-C or SIGTERM                        tell the scheduler to stop: a last snapshot, then exit code 75
  *     a second one                             end at once
  *     SIGUSR1                                  everybody writes what they know of their state to their logs
@@ -351,11 +352,11 @@ static bool is_recoverable(int status)
     }
 }
 
-/* Waits before the n-th restart: 0.2 s, doubled each time. */
+/* Waits before a restart: 0.2 s, doubled each time that the job got no further than before. */
 static void back_off(struct schd_supervisor *s)
 {
     int64_t wait_ms = 200;
-    for (int i = 1; i < s->n_restarts && wait_ms < MAX_BACK_OFF_MS; i++)
+    for (int i = 1; i < s->n_back_off && wait_ms < MAX_BACK_OFF_MS; i++)
         wait_ms *= 2;
     for (int64_t until = now_ms() + wait_ms; now_ms() < until && !s->n_interrupts;)
         pump(s, POLL_MS);
@@ -379,6 +380,21 @@ static int recover_members(struct schd_supervisor *s)
     return status ? status : start_members(s);
 }
 
+/* The same role at the same step again? Its name is the sentence's first two words. */
+static void count_death(struct schd_supervisor *s)
+{
+    char who[64];
+    const char *space = strchr(s->verdict.text, ' ');
+    space = space ? strchr(space + 1, ' ') : NULL;
+    snprintf(who, sizeof(who), "%.*s", space ? (int)(space - s->verdict.text) : 63,
+             s->verdict.text);
+    bool same = s->step == s->died_at_step && strcmp(who, s->died_who) == 0;
+    s->n_deaths_at_step = same ? s->n_deaths_at_step + 1 : 1;
+    s->n_back_off = s->step > s->died_at_step ? 1 : s->n_back_off + 1;
+    s->died_at_step = s->step;
+    memcpy(s->died_who, who, sizeof(who));
+}
+
 /* Deals with a verdict: starts the job again from its last snapshot when it may, or says how it ends. */
 static int recover_or_end(struct schd_supervisor *s)
 {
@@ -391,8 +407,7 @@ static int recover_or_end(struct schd_supervisor *s)
                             (unsigned long long)s->step);
         return v.status;
     }
-    s->n_deaths_at_step = s->step == s->died_at_step ? s->n_deaths_at_step + 1 : 1;
-    s->died_at_step = s->step;
+    count_death(s);
     if (s->n_deaths_at_step >= MAX_DEATHS_AT_STEP) {
         schd_supervisor_say(s, CLU_LOG_ERROR,
                             "%s; the %d. time at step %llu: that is a bug, not bad luck", v.text,
@@ -415,11 +430,24 @@ static int recover_or_end(struct schd_supervisor *s)
 
 /* ---- the job ---- */
 
+/* A scheduler that stands still (stopped, starved, deadlocked) is as bad as a dead one. */
+static void check_scheduler(struct schd_supervisor *s)
+{
+    int64_t silent_ms = now_ms() - s->sched_heard_ms;
+    if (!runs(&s->sched) || s->verdict.there || s->end_told || silent_ms <= s->job->dead_after_ms)
+        return;
+    schd_supervisor_blame(s, CLU_E_LOST, false, "sched stands still: silent for %lld ms",
+                          (long long)silent_ms);
+    schd_process_signal(&s->sched, SIGKILL);
+}
+
 static int watch(struct schd_supervisor *s)
 {
     for (;;) {
         pump(s, POLL_MS);
+        check_scheduler(s);
         if (s->verdict.there && now_ms() - s->verdict.time_ms >= GRACE_MS) {
+            s->sched_heard_ms = now_ms();
             int status = recover_or_end(s);
             if (status != CLU_E_AGAIN)
                 return status;

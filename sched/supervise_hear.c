@@ -38,7 +38,8 @@ void schd_supervisor_blame(struct schd_supervisor *s, int status, bool by_schedu
 {
     struct schd_verdict *v = &s->verdict;
     /* the member's own words are better than "ended with exit code 65" a moment before */
-    bool better = v->there && by_scheduler && !v->by_scheduler && v->status == status;
+    bool better =
+        v->there && by_scheduler && !v->by_scheduler && v->status == status && status != CLU_E_LOST;
     if (s->killing || (v->there && !better))
         return;
     va_list args;
@@ -139,10 +140,7 @@ static void relay(struct schd_supervisor *s, FILE *file, const char *line)
 void schd_supervisor_sched_line(void *context, char *line)
 {
     struct schd_supervisor *s = context;
-    if (s->verdict.there && s->sched_log) /* what follows from it is for the file */
-        fprintf(s->sched_log, "%s\n", line);
-    else
-        relay(s, s->sched_log, line);
+    relay(s, s->sched_log, line);
 }
 
 void schd_supervisor_ps_line(struct schd_supervisor *s, int rank, char *line)
@@ -188,13 +186,17 @@ static void on_figures(struct schd_supervisor *s, json_t *event, bool evaluated)
         schd_progress_show(&s->progress, now_ms(), s->step, s->n_steps, &figures);
         return;
     }
-    char text[900];
+    char text[900] = "";
     size_t n = 0;
-    for (int i = 0; i < figures.n && n < sizeof(text) - 96; i++)
-        n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s %.4f", i ? ", " : "",
+    for (int i = 0; i < figures.n && n < sizeof(text) - 160; i++) {
+        const char *at = strstr(figures.figure[i].name, "_auc");
+        int size = (int)(at - figures.figure[i].name);
+        if (!at || at[4] || (size >= 5 && strncmp(at - 5, "_best", 5) == 0))
+            continue;
+        n += (size_t)snprintf(text + n, sizeof(text) - n, "%s %.*s %.4f", n ? "," : "", size,
                               figures.figure[i].name, figures.figure[i].value);
-    text[n] = '\0';
-    schd_supervisor_say(s, CLU_LOG_INFO, "evaluated at step %llu: %s", (unsigned long long)step,
+    }
+    schd_supervisor_say(s, CLU_LOG_INFO, "evaluated at step %llu, AUC:%s", (unsigned long long)step,
                         text);
 }
 
@@ -211,6 +213,7 @@ void schd_supervisor_event(void *context, char *line)
     const char *kind = json_string_value(json_object_get(event, "event"));
     char text[CLU_TEXT_BYTES];
     int status = (int)json_integer_value(json_object_get(event, "status"));
+    s->sched_heard_ms = now_ms();
     if (!kind) {
         clu_debug("the scheduler said something that is no event: %s", line);
     } else if (strcmp(kind, "listening") == 0) {

@@ -16,7 +16,7 @@ struct schd_verdict {
     bool by_scheduler; /* a member's own words, or the scheduler's observation */
     int status;
     int64_t time_ms;
-    char text[CLU_TEXT_BYTES];
+    char text[CLU_TEXT_BYTES]; /* begins with who */
 };
 
 struct schd_supervisor {
@@ -32,6 +32,7 @@ struct schd_supervisor {
 
     /* what the scheduler told */
     bool listening, recovered;
+    int64_t sched_heard_ms;
     char phase[16];
     uint64_t step, n_steps, snapshot_step;
     bool end_told;
@@ -45,8 +46,9 @@ struct schd_supervisor {
     int dead_rank; /* the rank mpirun says was lost; -1 */
     char dead_how[128];
 
-    int n_restarts;
+    int n_restarts, n_back_off /* since the job last got further than it had been */;
     uint64_t died_at_step;
+    char died_who[64];
     int n_deaths_at_step;
 };
 
