@@ -68,8 +68,8 @@ int clu_transport_create(const struct clu_transport_options *options,
 {
     struct clu_transport *transport = calloc(1, sizeof(*transport));
 #ifdef __GLIBC__
-    /* libzmq allocates each message: by default glibc maps and unmaps a megabyte every time, and its
-     * page faults cost more than the copy */
+    /* libzmq allocates each message: by default glibc maps and unmaps a megabyte every time, and
+     * its page faults cost more than the copy */
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
     mallopt(M_TRIM_THRESHOLD, 128 << 20);
 #endif
@@ -148,7 +148,8 @@ static int set_options(struct clu_socket *socket, const struct clu_socket_option
         /* quick after a restart of the server, gentle when it stays away */
         set_int(zmq, ZMQ_RECONNECT_IVL, 50);
         set_int(zmq, ZMQ_RECONNECT_IVL_MAX, 1000);
-        /* who retries by itself wants no queue for a server that is away: it would arrive as copies */
+        /* who retries by itself wants no queue for a server that is away: it would arrive as
+         * copies */
         set_int(zmq, ZMQ_IMMEDIATE, options->only_connected);
     }
     return 0;

@@ -1,13 +1,14 @@
-/* What a caller asks, as tickets: keys split by shard in one pass, blocks of keys and rows laid out so that each
- * shard's share is one slice, sent to all shards at once.
+/* What a caller asks, as tickets: keys split by shard in one pass, blocks of keys and rows laid
+ * out so that each shard's share is one slice, sent to all shards at once.
  *
- * With one shard and one table nothing needs sorting and the caller's own arrays are sent (`direct`); that is
- * why they must stay untouched until the ticket has been waited for, and why psv_client_wait returns only when
- * no frame lends them any more. Otherwise keys and rows are gathered into blocks of the ticket, which are kept
- * for the next ticket: in the steady state nothing is allocated.
+ * With one shard and one table nothing needs sorting and the caller's own arrays are sent
+ * (`direct`); that is why they must stay untouched until the ticket has been waited for, and why
+ * psv_client_wait returns only when no frame lends them any more. Otherwise keys and rows are
+ * gathered into blocks of the ticket, which are kept for the next ticket: in the steady state
+ * nothing is allocated.
  *
- * Seq: pushes are numbered without a gap by themselves, for servers apply them in that order (async) and know
- * a retry by it; everything else draws from a second sequence.
+ * Seq: pushes are numbered without a gap by themselves, for servers apply them in that order
+ * (async) and know a retry by it; everything else draws from a second sequence.
  */
 #include "ps/client.h"
 
@@ -71,7 +72,7 @@ static struct psv_ticket *take_ticket(struct psv_client *client)
         }
     }
     ticket->status = ticket->n_open = ticket->n_parts = ticket->n_damaged = 0;
-    ticket->done = ticket->waited = ticket->direct = false;
+    ticket->done = ticket->direct = ticket->detached = false;
     ticket->keys = NULL;
     ticket->rows = NULL;
     ticket->text = NULL;
@@ -330,6 +331,7 @@ static int ask(struct psv_client *client, int op, uint64_t step, const char *tex
         ticket->dtype = CLU_WIRE_NONE;
         ticket->counter = counter;
         ticket->counter_sum = 0;
+        ticket->detached = op == CLU_WIRE_CONFIRM;
         status = text ? set_text(ticket, text, n_text) : 0;
         if (!status && op == CLU_WIRE_SNAPSHOT && !ticket->files) {
             ticket->files = calloc((size_t)client->n_shards, sizeof(*ticket->files));
@@ -355,10 +357,11 @@ int psv_client_snapshot(struct psv_client *client, uint64_t step, const char *di
                (int64_t)client->options.request_timeout_ms * SNAPSHOT_SHARE, ticket_p);
 }
 
-int psv_client_confirm(struct psv_client *client, uint64_t step, uint64_t *ticket_p)
+int psv_client_confirm(struct psv_client *client, uint64_t step)
 {
+    uint64_t ticket;
     return ask(client, CLU_WIRE_CONFIRM, step, NULL, 0, NULL, client->options.request_timeout_ms,
-               ticket_p);
+               &ticket);
 }
 
 int psv_client_barrier(struct psv_client *client, uint64_t step, uint64_t *ticket_p)
@@ -390,8 +393,8 @@ static void wait_changed(pthread_cond_t *condition, pthread_mutex_t *lock, int64
     pthread_cond_timedwait(condition, lock, &until);
 }
 
-/* The caller's arrays are the caller's again: no frame may lend them. Bounded, for a frame is released once its
- * bytes are sent or its connection is gone. */
+/* The caller's arrays are the caller's again: no frame may lend them. Bounded, for a frame is
+ * released once its bytes are sent or its connection is gone. */
 static void wait_unlent(struct psv_client *client, struct psv_ticket *ticket)
 {
     for (int i = 0; atomic_load(&ticket->lent) && i < 64; i++)
@@ -406,16 +409,6 @@ static void wait_unlent(struct psv_client *client, struct psv_ticket *ticket)
             break;
         nanosleep(&pause, NULL);
     }
-}
-
-static void retire(struct psv_client *client, struct psv_ticket *ticket)
-{
-    struct psv_ticket **at = &client->open;
-    while (*at != ticket)
-        at = &(*at)->next;
-    *at = ticket->next;
-    ticket->next = client->idle;
-    client->idle = ticket;
 }
 
 static int64_t elapsed_ns(const struct timespec *start)
@@ -472,7 +465,7 @@ static int wait_for(struct psv_client *client, uint64_t id, int timeout_ms,
         }
         if (!status && sum_p)
             *sum_p = ticket->counter_sum;
-        retire(client, ticket);
+        psv_ticket_retire(client, ticket);
     }
     client->stats.wait_ns += (uint64_t)elapsed_ns(&start);
     if (client->open) /* another thread may be waiting for someone to drive */

@@ -72,8 +72,9 @@ int psv_client_push(struct psv_client *client, const struct psv_part *parts, int
 int psv_client_snapshot(struct psv_client *client, uint64_t step, const char *dir,
                         uint64_t *ticket_p);
 
-/* Rank 0: the job's snapshot of step is committed: servers may let go of what came before it. */
-int psv_client_confirm(struct psv_client *client, uint64_t step, uint64_t *ticket_p);
+/* Rank 0: the job's snapshot of step is committed: servers may let go of what came before it. Sent
+ * and tried again in the background; there is nothing to wait for. */
+int psv_client_confirm(struct psv_client *client, uint64_t step);
 
 /* Every step <= step is applied at every shard once this ticket is done. */
 int psv_client_barrier(struct psv_client *client, uint64_t step, uint64_t *ticket_p);
@@ -94,12 +95,13 @@ struct psv_file {
 int psv_client_wait_snapshot(struct psv_client *client, uint64_t ticket, int timeout_ms,
                              struct psv_file **files_p, int *n_files_p);
 
-/* Shards listen elsewhere since a newer map (a server was started again): connects there and asks again what is
- * under way. Errors: CLU_E_CONFIG: the map has another number of shards or other owners of buckets. */
+/* Shards listen elsewhere since a newer map (a server was started again): connects there and asks
+ * again what is under way. Errors: CLU_E_CONFIG: the map has another number of shards or other
+ * owners of buckets. */
 int psv_client_remap(struct psv_client *client, const struct clu_bucket_map *map);
 
-/* The counters of all shards, summed by name (ps/shard.h: rows, pulls, malformed ...), as a ticket's result:
- * waits, and writes the value of `name` or 0 when no shard has it. */
+/* The counters of all shards, summed by name (ps/shard.h: rows, pulls, malformed ...), as a
+ * ticket's result: waits, and writes the value of `name` or 0 when no shard has it. */
 int psv_client_counter(struct psv_client *client, const char *name, uint64_t *value_p);
 
 enum { PSV_STALENESS_BINS = 18 };

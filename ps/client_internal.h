@@ -4,8 +4,8 @@
  *       psv_call     its share for one shard: a slice of the blocks; open until answered
  *     psv_link       one shard: a socket, and the list of open calls
  *
- * One lock guards everything, sockets included, but for the atomics of a ticket and the descriptors that the
- * driver polls.
+ * One lock guards everything, sockets included, but for the atomics of a ticket and the
+ * descriptors that the driver polls.
  */
 #ifndef PS_CLIENT_INTERNAL_H
 #define PS_CLIENT_INTERNAL_H
@@ -39,7 +39,7 @@ struct psv_ticket {
     int op, dtype;
     int status; /* of the first failure */
     int n_open, n_damaged;
-    bool done, waited; /* waited: someone is in psv_client_wait with it */
+    bool done, detached; /* detached: nobody waits, the ticket retires by itself */
     int64_t deadline_at_ms, server_deadline_at_ms;
     _Atomic int lent; /* frames of this ticket that the transport still reads */
 
@@ -113,10 +113,14 @@ int psv_link_receive(struct psv_client *client, int i);
 /* Retries and deadlines; returns milliseconds until the next. Lock held. */
 int psv_client_timers(struct psv_client *client, int64_t now_ms);
 
+/* Takes a ticket that is done out of the open ones. Lock held. */
+void psv_ticket_retire(struct psv_client *client, struct psv_ticket *ticket);
+
 /* Ends a ticket with its status; its open calls are forgotten. Lock held. */
 void psv_ticket_end(struct psv_client *client, struct psv_ticket *ticket, int status);
 
-/* Drives the sockets once: waits up to timeout_ms for something to happen. Lock held, given up meanwhile. */
+/* Drives the sockets once: waits up to timeout_ms for something to happen. Lock held, given up
+ * meanwhile. */
 void psv_client_drive(struct psv_client *client, int timeout_ms);
 
 #endif

@@ -1,15 +1,17 @@
 /* The moving part of a client: sends, replies, retries, and who drives.
  *
- * There is no thread between the caller and the network on the way of a request: the caller sends, libzmq's
- * own thread moves the bytes, and whoever waits polls the sockets ("drives") and scatters what arrives, for
- * everybody. At most one thread drives at a time (I1); it polls descriptors without the lock and does
- * everything else under it. The descriptors signal edges: each consumer of an edge reads its socket empty
- * before it lets the lock go (I2), so no reply is left lying. A thread of the client drives every TICK_MS while
- * calls are open and nobody waits: a lost push must be sent again even if its worker is busy elsewhere.
+ * There is no thread between the caller and the network on the way of a request: the caller sends,
+ * libzmq's own thread moves the bytes, and whoever waits polls the sockets ("drives") and scatters
+ * what arrives, for everybody. At most one thread drives at a time (I1); it polls descriptors
+ * without the lock and does everything else under it. The descriptors signal edges: each consumer
+ * of an edge reads its socket empty before it lets the lock go (I2), so no reply is left lying. A
+ * thread of the client drives every TICK_MS while calls are open and nobody waits: a lost push
+ * must be sent again even if its worker is busy elsewhere.
  *
- * A frame may lend a ticket's memory to libzmq. `lent` counts such frames; a ticket's memory is used again, or
- * given back to the caller, only at zero (I3). Links queue for live connections only, so a lost connection
- * drops its frames by itself; one that hangs is closed when a deadline passes.
+ * A frame may lend a ticket's memory to libzmq. `lent` counts such frames; a ticket's memory is
+ * used again, or given back to the caller, only at zero (I3). Links queue for live connections
+ * only, so a lost connection drops its frames by itself; one that hangs is closed when a deadline
+ * passes.
  */
 #include "ps/client_internal.h"
 
@@ -156,6 +158,16 @@ static void unlink_call(struct psv_client *client, struct psv_call *call)
         *at = call->next;
     call->open = false;
     client->n_open_calls--;
+}
+
+void psv_ticket_retire(struct psv_client *client, struct psv_ticket *ticket)
+{
+    struct psv_ticket **at = &client->open;
+    while (*at != ticket)
+        at = &(*at)->next;
+    *at = ticket->next;
+    ticket->next = client->idle;
+    client->idle = ticket;
 }
 
 void psv_ticket_end(struct psv_client *client, struct psv_ticket *ticket, int status)
@@ -309,7 +321,7 @@ static void take_reply(struct psv_client *client, int i)
     }
     struct psv_call *call = find_call(link, reply.op, reply.seq);
     if (!call)
-        return;                        /* a second answer, to a retry */
+        return; /* a second answer, to a retry */
     /* no room there now; or damaged on the way, for the hello showed that we speak the same */
     bool damaged = reply.status == CLU_E_PROTOCOL && reply.op != CLU_WIRE_HELLO &&
                    ++call->ticket->n_damaged <= MAX_DAMAGED;
@@ -387,7 +399,10 @@ static void give_up(struct psv_client *client, struct psv_ticket *ticket, int64_
 int psv_client_timers(struct psv_client *client, int64_t now_ms)
 {
     int64_t next = now_ms + MAX_DRIVE_MS;
-    for (struct psv_ticket *ticket = client->open; ticket; ticket = ticket->next) {
+    for (struct psv_ticket *ticket = client->open, *after; ticket; ticket = after) {
+        after = ticket->next;
+        if (ticket->done && ticket->detached)
+            psv_ticket_retire(client, ticket);
         if (ticket->done)
             continue;
         if (now_ms >= ticket->deadline_at_ms) {

@@ -1,5 +1,5 @@
-/* A hello is written once a connection and read once, so it is self-describing enough to name a difference, and
- * no more.
+/* A hello is written once a connection and read once, so it is self-describing enough to name a
+ * difference, and no more.
  */
 #include "ps/hello.h"
 

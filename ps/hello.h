@@ -1,8 +1,10 @@
-/* Hello: what a client and a shard must agree on before a row moves: the tables and the consistency.
+/* Hello: what a client and a shard must agree on before a row moves: the tables and the
+ * consistency.
  *
- * The text is a msgpack array: [ranks, staleness, tables], a table being [name, dim, optimizer, learning_rate,
- * beta1, beta2, epsilon, l1, l2, init_range, seed, dtype, min_count, expire_steps]. Both sides write theirs
- * and the shard compares field by field, so that the refusal names what differs. Threads: any.
+ * The text is a msgpack array: [ranks, staleness, tables], a table being [name, dim, optimizer,
+ * learning_rate, beta1, beta2, epsilon, l1, l2, init_range, seed, dtype, min_count, expire_steps].
+ * Both sides write theirs and the shard compares field by field, so that the refusal names what
+ * differs. Threads: any.
  */
 #ifndef PS_HELLO_H
 #define PS_HELLO_H
@@ -23,8 +25,8 @@ struct psv_terms {
 /* Writes the text into a packer (cleared first). Errors: CLU_E_NO_MEMORY. */
 int psv_hello_pack(const struct psv_terms *terms, struct clu_packer *packer);
 
-/* Compares a peer's text with ours. 0; CLU_E_PROTOCOL: not such a text; CLU_E_CONFIG: they differ, and
- * sentence_p says in what. */
+/* Compares a peer's text with ours. 0; CLU_E_PROTOCOL: not such a text; CLU_E_CONFIG: they differ,
+ * and sentence_p says in what. */
 int psv_hello_check(const struct psv_terms *terms, const void *text, size_t size_bytes,
                     char *sentence_p, size_t sentence_bytes);
 

@@ -1,8 +1,9 @@
 /* An open-addressing index from key to the row of its sum, made afresh for each call: the sources
  * are read once, in rank order; a key met first copies its gradient, a key met again adds.
  *
- * Keys are distinct within a source by contract. A peer that breaks it harms nothing but its own rows: here a
- * repeated key is summed, and a lone source goes to the store as it is, which updates the row twice.
+ * Keys are distinct within a source by contract. A peer that breaks it harms nothing but its own
+ * rows: here a repeated key is summed, and a lone source goes to the store as it is, which updates
+ * the row twice.
  */
 #include "ps/merge.h"
 

@@ -1,6 +1,6 @@
-/* See restore.h. Marks are (incarnation, seq) pairs as of workers, under incarnations that no worker has: the
- * top bit set. They are kept with the rows, so a store that goes back to an older state also goes back to that
- * state's marks, which is what makes them tell the truth.
+/* See restore.h. Marks are (incarnation, seq) pairs as of workers, under incarnations that no
+ * worker has: the top bit set. They are kept with the rows, so a store that goes back to an older
+ * state also goes back to that state's marks, which is what makes them tell the truth.
  */
 #include "ps/restore.h"
 

@@ -4,8 +4,9 @@
  *     the store holds that step        go back to it                    costs what changed since
  *     anything else                    empty it, read snapshot files    costs the table
  *
- * Two marks in the store itself say what it is: the generation that last wrote it, and the buckets it was
- * filled for; so a store of another shape of the job is never taken for ours. Threads: the shard's owner.
+ * Two marks in the store itself say what it is: the generation that last wrote it, and the buckets
+ * it was filled for; so a store of another shape of the job is never taken for ours. Threads: the
+ * shard's owner.
  */
 #ifndef PS_RESTORE_H
 #define PS_RESTORE_H

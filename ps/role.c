@@ -1,6 +1,6 @@
-/* The server as a member of a job: bind first (the map needs the endpoints), join, restore what the welcome
- * names, serve, obey, leave. The main thread only sleeps on orders and looks at the shard threads between them;
- * it touches no row.
+/* The server as a member of a job: bind first (the map needs the endpoints), join, restore what
+ * the welcome names, serve, obey, leave. The main thread only sleeps on orders and looks at the
+ * shard threads between them; it touches no row.
  */
 #include "cluster/job.h"
 #include "cluster/log.h"

@@ -1,9 +1,9 @@
 /* Shard threads: each polls its own ROUTER and gives every message to its psv_shard.
  *
- * A thread takes messages until none waits or BURST of them are done, then lets time pass (deadlines, snapshot
- * slices), and sleeps only when there was nothing to take. Stopping is an eventfd in the same poll. What the
- * threads share with the rest of the process: a stop flag, a status, and a copy of their figures under a lock
- * that is taken once a second.
+ * A thread takes messages until none waits or BURST of them are done, then lets time pass
+ * (deadlines, snapshot slices), and sleeps only when there was nothing to take. Stopping is an
+ * eventfd in the same poll. What the threads share with the rest of the process: a stop flag, a
+ * status, and a copy of their figures under a lock that is taken once a second.
  */
 #include "ps/server.h"
 

@@ -68,9 +68,10 @@ struct psv_origin {
     uint64_t generation; /* which life of the job this is; 0: always restore */
 };
 
-/* Brings every shard to the origin's state. Rows that were committed within the same life by durability "log"
- * stand as they are; otherwise the store goes back to that step if it holds it, else it is emptied and filled
- * from the snapshot's files, the buckets of the map alone. Errors: CLU_E_CORRUPT and others, logged. */
+/* Brings every shard to the origin's state. Rows that were committed within the same life by
+ * durability "log" stand as they are; otherwise the store goes back to that step if it holds it,
+ * else it is emptied and filled from the snapshot's files, the buckets of the map alone. Errors:
+ * CLU_E_CORRUPT and others, logged. */
 int psv_server_restore(struct psv_server *server, const struct psv_origin *origin);
 
 /* Starts the threads. first_shard as above (0 where nothing was restored). */
@@ -89,10 +90,12 @@ struct psv_server_stats {
 };
 void psv_server_stats(struct psv_server *server, struct psv_server_stats *stats_p);
 
-/* Stops the threads, commits and closes the shards, frees. NULL is fine. Returns the first failure. */
+/* Stops the threads, commits and closes the shards, frees. NULL is fine. Returns the first
+ * failure. */
 int psv_server_stop(struct psv_server *server);
 
-/* Ends the threads at once, commits nothing, frees: what a kill leaves behind, for tests of recovery. */
+/* Ends the threads at once, commits nothing, frees: what a kill leaves behind, for tests of
+ * recovery. */
 void psv_server_abandon(struct psv_server *server);
 
 #endif

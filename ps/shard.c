@@ -1,11 +1,14 @@
 /* Requests against one shard's rows; the rules (R1) to (R7) are those of shard.h.
  *
- * Everything that waits is a struct psv_request, in one of two places: pushes in a gate, all else in the held
- * list. Both are looked at again whenever a step was applied. A retry finds its first try there by
- * (rank, incarnation, seq) and only changes where the answer goes, so a client may ask as often as it likes.
+ * Everything that waits is a struct psv_request, in one of two places: pushes in a gate, all else
+ * in the held list. Both are looked at again whenever a step was applied. A retry finds its first
+ * try there by
+ * (rank, incarnation, seq) and only changes where the answer goes, so a client may ask as often as
+ * it likes.
  *
- * Applying is resumable: `next_table` says which tables of the step in hand are done, so that storage that
- * failed in the middle is tried again from there and no row sees a gradient twice (I1).
+ * Applying is resumable: `next_table` says which tables of the step in hand are done, so that
+ * storage that failed in the middle is tried again from there and no row sees a gradient twice
+ * (I1).
  */
 #include "ps/shard.h"
 

@@ -1,25 +1,28 @@
-/* A shard's mind: what each request does, when it is held, what is applied in which order. No socket, no clock, no
- * thread: messages and the time are passed in, replies go out through a function.
+/* A shard's mind: what each request does, when it is held, what is applied in which order. No
+ * socket, no clock, no thread: messages and the time are passed in, replies go out through a
+ * function.
  *
  *                       .-> HELLO, STATS ------------------------------------------> reply
  *     message -> check -+-> PULL  --ready?-- no --> held (deadline, bounded) --.
  *                       |             '----- yes -------------------------------+--> rows
- *                       +-> PUSH  --> gate --complete--> sum by rank, apply, mark, commit --> reply to each rank
+ *                       +-> PUSH  --> gate --complete--> sum, apply, mark, commit --> reply to each
  *                       +-> STEP, SNAPSHOT, DRAIN: held until the step is applied
- *                       '-> malformed: counted by reason, a status reply when the sender can be answered
+ *                       '-> malformed: counted, and a status reply
  *
  * Rules
- *  (R1) staleness s >= 0: a pull of step t is answered when every step <= t - 1 - s is applied here.
- *  (R2) a step is applied once, when all ranks' pushes of it are here; a row's gradients are summed in rank order.
+ *  (R1) staleness s >= 0: a pull of step t is answered when every step <= t - 1 - s is applied.
+ *  (R2) a step is applied once, when all ranks' pushes of it are here; a row's gradients are summed
+ *       in rank order.
  *  (R3) async: a rank's pushes are applied in the order of their seq, each once.
- *  (R4) a push is acknowledged after its rows and its mark are committed; a repeated one is acknowledged again
- *       and applied never again.
- *  (R5) a snapshot of step t holds exactly the steps <= t: it begins after t is applied and before t + 1 is.
- *  (R6) storage that is full or fails stops the applying, not the shard: nothing is acknowledged, it is tried
- *       again, and pulls that need no more steps are answered. A gradient that is not finite, or a store that is
- *       damaged, ends the job: every later push gets that status.
- *  (R7) nothing is allocated for a message before its sizes are checked; what is held is bounded, and more is
- *       refused with AGAIN.
+ *  (R4) a push is acknowledged after its rows and its mark are committed; a repeated one is
+ *       acknowledged again and applied never again.
+ *  (R5) a snapshot of step t holds exactly the steps <= t: it begins after t is applied and before
+ *       t + 1 is.
+ *  (R6) storage that is full or fails stops the applying, not the shard: nothing is acknowledged,
+ *       it is tried again, and pulls that need no more steps are answered. A gradient that is not
+ *       finite, or a store that is damaged, ends the job: every later push gets that status.
+ *  (R7) nothing is allocated for a message before its sizes are checked; what is held is bounded,
+ *       and more is refused with AGAIN.
  *
  * Threads: one object, one thread.
  */
@@ -46,8 +49,8 @@ struct psv_shard_options {
     uint64_t max_reply_bytes;    /* of a pull's rows; 0: 256 MiB */
     int max_held;                /* pulls and other requests; 0: 1024 */
 
-    /* Sends a reply, which it empties; 0, CLU_E_AGAIN: the peer does not read, CLU_E_UNAVAILABLE: it is gone. In
-     * both cases the reply is dropped and counted: the peer asks again. */
+    /* Sends a reply, which it empties; 0, CLU_E_AGAIN: the peer does not read, CLU_E_UNAVAILABLE:
+     * it is gone. In both cases the reply is dropped and counted: the peer asks again. */
     int (*send)(void *context, struct clu_message *message);
     void *context;
 };
@@ -63,8 +66,9 @@ void psv_shard_handle(struct psv_shard *shard, struct clu_message *message, int6
 /* Counts a message that the transport had to drop. */
 void psv_shard_count_malformed(struct psv_shard *shard);
 
-/* Lets time pass: deadlines, storage tried again, a slice of a running snapshot. To be called after each batch of
- * messages and when the returned number of milliseconds (0..1000) has passed. */
+/* Lets time pass: deadlines, storage tried again, a slice of a running snapshot. To be called
+ * after each batch of messages and when the returned number of milliseconds (0..1000) has passed.
+ * */
 int psv_shard_tick(struct psv_shard *shard, int64_t now_ms);
 
 /* The last step applied (async: the highest seen). */

@@ -1,5 +1,6 @@
-/* `sluice ps`: one parameter server, as `sluice train` starts it. Which tables it holds follows from the data
- * set's columns and the job file, as at the workers; the hello of each worker checks that they agree.
+/* `sluice ps`: one parameter server, as `sluice train` starts it. Which tables it holds follows
+ * from the data set's columns and the job file, as at the workers; the hello of each worker checks
+ * that they agree.
  */
 #include "cluster/job.h"
 #include "cluster/log.h"

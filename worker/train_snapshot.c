@@ -205,6 +205,8 @@ void wrk_snapshotter_committed(struct wrk_snapshotter *s, uint64_t step, int sta
             s->committed_step = step;
     }
     pthread_mutex_unlock(&s->lock);
+    if (!status) /* servers need not hold older states any longer */
+        psv_client_confirm(s->options.client, step);
 }
 
 int wrk_snapshotter_status(struct wrk_snapshotter *s, uint64_t *committed_step_p)

@@ -1,11 +1,13 @@
-/* How fast rows move: pulls, pushes and both of 1, 1000 and 10000 rows of 32 floats, 1 and 4 requests outstanding,
- * through one shard of a real server, beside bare libzmq with the same bytes (echo), with the same rows gathered
- * from or added to a plain array (array: the limit that `ratio` is taken against), and with msgpack arrays in place
- * of raw frames. One JSON line a figure, on stdout.
+/* How fast rows move: pulls, pushes and both of 1, 1000 and 10000 rows of 32 floats, 1 and 4
+ * requests outstanding, through one shard of a real server, beside bare libzmq with the same bytes
+ * (echo), with the same rows gathered from or added to a plain array (array: the limit that
+ * `ratio` is taken against), and with msgpack arrays in place of raw frames. One JSON line a
+ * figure, on stdout.
  *
- * Client and server are two processes. The contestants take turns, round by round, so that what else the machine
- * does meets all of them; a figure is the median of the rounds, its spread (max - min) / median. Arguments:
- * --tiny (one short round: does it run), --ipc (ipc in place of tcp), --rounds N, --rows N (in the table).
+ * Client and server are two processes. The contestants take turns, round by round, so that what
+ * else the machine does meets all of them; a figure is the median of the rounds, its spread (max -
+ * min) / median. Arguments: --tiny (one short round: does it run), --ipc (ipc in place of tcp),
+ * --rounds N, --rows N (in the table).
  */
 #include "cluster/file.h"
 #include "cluster/hash.h"

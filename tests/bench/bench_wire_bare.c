@@ -1,5 +1,5 @@
-/* Bare libzmq, and the same with msgpack arrays: see bench_wire_bare.h. Failures end the process: there is nothing
- * to measure then.
+/* Bare libzmq, and the same with msgpack arrays: see bench_wire_bare.h. Failures end the process:
+ * there is nothing to measure then.
  */
 #include "tests/bench/bench_wire_bare.h"
 

@@ -1,7 +1,8 @@
 /* The limits that bench_wire measures against: libzmq with nothing of ours on top.
  *
  *     echo     the reply's bytes lie ready; keys and rows are received and dropped
- *     array    rows are gathered from (added to) a plain array by index, prefetched; no table, no protocol
+ *     array    rows are gathered from (added to) a plain array by index, prefetched; no table,
+ *              no protocol
  *     msgpack  as array, but keys and rows travel as msgpack arrays of numbers
  *
  * Requests and replies have the frames and the bytes of ours. The server is a process of its own.
@@ -16,8 +17,8 @@ enum bare_kind { BARE_ECHO, BARE_ARRAY, BARE_MSGPACK };
 
 enum { BARE_DIM = 32, BARE_HEADER = 53, BARE_REPLY_HEADER = 26 };
 
-/* Serves on endpoint ("...:*"); writes where it listens to fd ready as text with its end, then runs until it is
- * killed. */
+/* Serves on endpoint ("...:*"); writes where it listens to fd ready as text with its end, then
+ * runs until it is killed. */
 void bare_serve(enum bare_kind kind, const char *endpoint, size_t n_rows, int ready);
 
 struct bare_client;

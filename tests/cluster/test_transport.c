@@ -1,4 +1,5 @@
-/* Messages arrive whole; nobody binds beyond this machine without keys; queues and sizes are bounded. */
+/* Messages arrive whole; nobody binds beyond this machine without keys; queues and sizes are
+ * bounded. */
 #include "cluster/status.h"
 #include "cluster/transport.h"
 #include "tests/suite.h"
@@ -139,7 +140,8 @@ static void test_too_many_frames_are_dropped_and_the_next_message_is_read(void)
     struct clu_message message;
     clu_message_init(&message);
     open_pair(&pair, 0, 0);
-    /* a router's peer is one more frame on the wire than a dealer sends: send seven through two sockets */
+    /* a router's peer is one more frame on the wire than a dealer sends: send seven through two
+     * sockets */
     for (int i = 0; i < CLU_MESSAGE_FRAMES; i++)
         clu_frame_init_copy(clu_message_add(&message), "x", 1);
     CU_ASSERT_PTR_NULL(clu_message_add(&message));

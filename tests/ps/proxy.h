@@ -1,9 +1,10 @@
-/* A bad network between clients and one shard: drops, duplicates, delays, reorders and cuts messages, both ways.
+/* A bad network between clients and one shard: drops, duplicates, delays, reorders and cuts
+ * messages, both ways.
  *
  *     client DEALER --> ROUTER [proxy thread] DEALER (one a client) --> shard's ROUTER
  *
- * Delays are random and each message's own, so messages overtake each other. The shard's endpoint may change
- * while it runs (the server was killed and started again).
+ * Delays are random and each message's own, so messages overtake each other. The shard's endpoint
+ * may change while it runs (the server was killed and started again).
  */
 #ifndef TESTS_PS_PROXY_H
 #define TESTS_PS_PROXY_H

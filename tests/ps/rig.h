@@ -1,5 +1,5 @@
-/* A server and its clients in one process, over loopback tcp: what the tests of ps/ share. Folders are made
- * under the working directory's temporary folder and removed again.
+/* A server and its clients in one process, over loopback tcp: what the tests of ps/ share. Folders
+ * are made under the working directory's temporary folder and removed again.
  */
 #ifndef TESTS_PS_RIG_H
 #define TESTS_PS_RIG_H

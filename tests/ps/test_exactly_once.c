@@ -1,8 +1,9 @@
 /* A bad network and a server that dies: the tables end as they would have without, bit for bit.
  *
- * Each seed runs one job of two ranks twice: straight, and through proxies that lose, double, delay, reorder and
- * cut messages, while the server is ended without a commit now and then and opened again (durability: log). The
- * number of seeds is the first argument's business: `slow` runs thousands.
+ * Each seed runs one job of two ranks twice: straight, and through proxies that lose, double,
+ * delay, reorder and cut messages, while the server is ended without a commit now and then and
+ * opened again (durability: log). The number of seeds is the first argument's business: `slow`
+ * runs thousands.
  */
 #include "tests/ps/proxy.h"
 #include "tests/ps/rig.h"
@@ -20,8 +21,9 @@ struct job {
     uint64_t retries;
 };
 
-/* At staleness 0 gradients depend on pulled rows; otherwise what a pull sees is not determined, so they do not, and
- * at async they are dyadic and the tables SGD: then sums are exact in any order. */
+/* At staleness 0 gradients depend on pulled rows; otherwise what a pull sees is not determined, so
+ * they do not, and at async they are dyadic and the tables SGD: then sums are exact in any order.
+ * */
 static void make_gradients(const struct job *job, uint64_t step, const struct rig_batch *pulled,
                            struct rig_batch *batch)
 {
