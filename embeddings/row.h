@@ -11,6 +11,19 @@
 
 enum { EMB_VALUE_COUNT = 0, EMB_VALUE_STEP = 4, EMB_VALUE_EMBEDDING = 8 };
 
+/* A tombstone in memory keeps the lsn of its burial where a row keeps its embedding. */
+static inline uint64_t emb_value_burial(const void *value)
+{
+    uint64_t lsn;
+    memcpy(&lsn, (const char *)value + EMB_VALUE_EMBEDDING, 8);
+    return lsn;
+}
+
+static inline void emb_value_set_burial(void *value, uint64_t lsn)
+{
+    memcpy((char *)value + EMB_VALUE_EMBEDDING, &lsn, 8);
+}
+
 static inline size_t emb_embedding_bytes(const struct emb_table_spec *spec)
 {
     size_t dim = (size_t)spec->dim;

@@ -176,6 +176,12 @@ void emb_flush_abort(struct emb_shard *shard)
     emb_flush_end(shard);
 }
 
+/* All of a slot but the key: a tombstone's burial may lie behind a very small value. */
+static size_t shelf_stride(const struct emb_table *table)
+{
+    return table->store.stride - 8;
+}
+
 int emb_flush_shelve(struct emb_shard *shard, struct emb_table *table, uint32_t slot)
 {
     struct emb_shelf *shelf = &shard->flush.shelf[table - shard->table];
@@ -184,7 +190,7 @@ int emb_flush_shelve(struct emb_shard *shard, struct emb_table *table, uint32_t 
         uint64_t *keys = realloc(shelf->keys, capacity * sizeof(*keys));
         if (keys)
             shelf->keys = keys;
-        char *values = keys ? realloc(shelf->values, capacity * table->value_bytes) : NULL;
+        char *values = keys ? realloc(shelf->values, capacity * shelf_stride(table)) : NULL;
         if (!values)
             return clu_fail(CLU_E_NO_MEMORY, "no memory to keep rows for a running snapshot");
         shelf->values = values;
@@ -192,8 +198,8 @@ int emb_flush_shelve(struct emb_shard *shard, struct emb_table *table, uint32_t 
     }
     uint8_t *flags = emb_store_flags(&table->store, slot);
     shelf->keys[shelf->n] = emb_store_key(&table->store, slot);
-    memcpy(shelf->values + shelf->n++ * table->value_bytes, emb_slot_value(table, slot),
-           table->value_bytes);
+    memcpy(shelf->values + shelf->n++ * shelf_stride(table), emb_slot_value(table, slot),
+           shelf_stride(table));
     /* from now on dirty like any other; the shelved version will be in a layer, so say so */
     *flags = (uint8_t)((*flags & ~EMB_SLOT_SEALING) | EMB_SLOT_DIRTY | EMB_SLOT_ON_DISK);
     return CLU_OK;
@@ -278,8 +284,9 @@ static int write_rows(struct emb_shard *shard, int t, size_t begin, size_t end)
             continue;
         const char *value = emb_slot_value(table, entry->slot);
         bool gone = emb_value_u32(value, EMB_VALUE_COUNT) == 0; /* (I6) */
-        struct emb_stored stored = {
-            .key = entry->key, .lsn = shard->durable_lsn, .value = gone ? NULL : value};
+        struct emb_stored stored = {.key = entry->key,
+                                    .lsn = gone ? emb_value_burial(value) : shard->durable_lsn,
+                                    .value = gone ? NULL : value};
         status = emb_layers_put(shard->layers, t, (int)shard->roles.current, &stored);
     }
     return status ? status : emb_layers_commit(shard->layers);
@@ -336,10 +343,11 @@ static int write_shelf(struct emb_shard *shard, int t, const struct emb_entry *o
     const struct emb_shelf *shelf = &shard->flush.shelf[t];
     int status = emb_layers_begin(shard->layers);
     for (size_t i = 0; i < n && !status; i++) {
-        const char *value = shelf->values + order[i].slot * shard->table[t].value_bytes;
+        const char *value = shelf->values + order[i].slot * shelf_stride(&shard->table[t]);
         bool gone = emb_value_u32(value, EMB_VALUE_COUNT) == 0;
-        struct emb_stored stored = {
-            .key = order[i].key, .lsn = shard->flush.info.lsn, .value = gone ? NULL : value};
+        struct emb_stored stored = {.key = order[i].key,
+                                    .lsn = gone ? emb_value_burial(value) : shard->flush.info.lsn,
+                                    .value = gone ? NULL : value};
         status = emb_layers_put(shard->layers, t, (int)shard->roles.current, &stored);
     }
     return status ? status : emb_layers_commit(shard->layers);

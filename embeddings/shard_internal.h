@@ -10,6 +10,7 @@
  *      version goes to the flush's shelf.
  * (I4) durability log: a row is written to a layer only while no group is pending, and carries the lsn of
  *      the last group on disk; so a layer never holds a push that the log has not.
+ *      A tombstone's is the last group before its burial: later pushes wait for admission anew.
  * (I5) base and sealed change only by confirm's merge and by a seal, each decided by one transaction that
  *      writes the roles.
  * (I6) A live row has count >= 1; a slot with count 0 is a tombstone.
@@ -77,7 +78,7 @@ struct emb_entry {
 
 struct emb_shelf { /* versions kept for the running flush (I3) */
     uint64_t *keys;
-    char *values; /* [n, value_bytes] */
+    char *values; /* [n, the store's stride - 8] */
     size_t n, capacity;
 };
 

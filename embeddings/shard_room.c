@@ -37,7 +37,7 @@ size_t emb_memory(const struct emb_shard *shard)
         const struct emb_table *table = &shard->table[t];
         bytes += emb_store_memory(&table->store);
         bytes += table->sketch ? emb_sketch_memory() : 0;
-        bytes += shard->flush.shelf[t].capacity * (table->value_bytes + 8);
+        bytes += shard->flush.shelf[t].capacity * table->store.stride;
     }
     return bytes;
 }
@@ -146,7 +146,9 @@ int emb_bury(struct emb_shard *shard, struct emb_table *table, uint32_t slot)
     }
     table->n_rows--;
     if (*flags & EMB_SLOT_ON_DISK) {
-        emb_value_set_u32(emb_slot_value(table, slot), EMB_VALUE_COUNT, 0); /* (I6) */
+        char *value = emb_slot_value(table, slot);
+        emb_value_set_u32(value, EMB_VALUE_COUNT, 0); /* (I6) */
+        emb_value_set_burial(value, shard->durable_lsn);
         if (!(*flags & EMB_SLOT_DIRTY))
             table->n_dirty++;
         *flags |= EMB_SLOT_TOMBSTONE | EMB_SLOT_DIRTY;
@@ -227,6 +229,7 @@ static int sweep_layers(struct emb_shard *shard, int t)
         if (status)
             break;
         memset(emb_slot_value(table, slot), 0, table->value_bytes);
+        emb_value_set_burial(emb_slot_value(table, slot), shard->durable_lsn);
         *emb_store_flags(&table->store, slot) |=
             EMB_SLOT_TOMBSTONE | EMB_SLOT_DIRTY | EMB_SLOT_ON_DISK;
         table->n_tombstones++;

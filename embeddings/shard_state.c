@@ -356,6 +356,12 @@ static int find_rows(struct emb_shard *shard)
     return CLU_OK;
 }
 
+static void stop_waiting(struct emb_table *table, uint64_t key)
+{
+    if (table->sketch)
+        emb_sketch_remove(table->sketch, clu_bucket_of(table->hash, key), key);
+}
+
 static int replay_push(struct emb_shard *shard, uint64_t lsn,
                        const struct emb_pushlog_record *record)
 {
@@ -375,8 +381,10 @@ static int replay_push(struct emb_shard *shard, uint64_t lsn,
         uint64_t included = 0;
         if (slot != EMB_NO_SLOT)
             memcpy(&included, emb_store_row(ahead, slot) + 8, 8);
-        if (included >= lsn)
+        if (included >= lsn) { /* the row came to be in between: it no longer waits */
+            stop_waiting(&shard->table[record->table], record->keys[i]);
             continue;
+        }
         keys[n] = record->keys[i];
         memcpy(grads + n++ * dim, record->grads + i * dim, dim * sizeof(*grads));
     }
