@@ -12,6 +12,7 @@
 #include "embeddings/snapshot.h"
 #include "tests/suite.h"
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <unistd.h>
 
@@ -22,6 +23,22 @@ static inline void rig_folder(char *path, size_t path_bytes, const char *name)
     snprintf(path, path_bytes, "%s/sluice-test-%s-%d", top ? top : "/tmp", name, (int)getpid());
     clu_remove_tree(path);
     CU_ASSERT_EQUAL_FATAL(clu_mkdirs(path), CLU_OK);
+}
+
+/* Sends the log nowhere while hundreds of refusals are provoked, and back again. */
+static inline void rig_quiet(bool quiet)
+{
+    static int saved = -1;
+    fflush(stderr);
+    if (quiet) {
+        int nowhere = open("/dev/null", O_WRONLY);
+        saved = dup(STDERR_FILENO);
+        dup2(nowhere, STDERR_FILENO);
+        close(nowhere);
+    } else {
+        dup2(saved, STDERR_FILENO);
+        close(saved);
+    }
 }
 
 enum { RIG_KEYS = 3000, RIG_DIM = 8, RIG_STATE = 16 };
