@@ -9,11 +9,13 @@
 
 #include "model/a2gen.h"
 #include "model/fast_plan.h"
+#include "model/fast_read_plan.h"
 
 struct mdl_level {
     const char *name;
     void (*step)(struct mdl_fast *fast, const mdl_real *params, struct mdl_losses *losses_p,
                  struct mdl_grads *grads);
+    void (*read)(struct mdl_fast_reading *reading, const mdl_real *params);
 };
 
 extern const struct mdl_level mdl_level_base;

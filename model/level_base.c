@@ -1,11 +1,12 @@
 /* The hot code for any processor of the architecture, and the choice among the levels. */
 #include "model/level.h"
 
+#include "model/fast_read.h"
 #include "model/fast_step.h"
 
 #include <stddef.h>
 
-const struct mdl_level mdl_level_base = {"base", mdl_fast_step};
+const struct mdl_level mdl_level_base = {"base", mdl_fast_step, mdl_fast_read};
 
 const struct mdl_level *mdl_level_at(int i)
 {
