@@ -133,7 +133,7 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     if (p == &s->sched && s->end_told)
         return;
     if (p == &s->workers) {
-        if (status == CLU_OK || (schd_is_stop(wait_status) && runs(&s->sched)))
+        if (status == CLU_OK || (schd_is_stop(wait_status) && (runs(&s->sched) || s->end_told)))
             return; /* stopped on request: the scheduler knows by whom */
         if (s->dead_rank >= 0)
             schd_supervisor_blame(s, CLU_E_LOST, false, "worker %d %s", s->dead_rank, s->dead_how);
@@ -146,7 +146,7 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     if (p->role == CLU_ROLE_PS && status == CLU_OK &&
         (s->end_told || strcmp(s->phase, "stopping") == 0 || strcmp(s->phase, "ended") == 0))
         return;
-    if (p->role == CLU_ROLE_PS && schd_is_stop(wait_status) && runs(&s->sched))
+    if (p->role == CLU_ROLE_PS && schd_is_stop(wait_status) && (runs(&s->sched) || s->end_told))
         return;
     schd_supervisor_blame(s, status ? status : CLU_E_LOST, false, "%s %s", p->name, how);
     if (p->role == CLU_ROLE_PS && !s->killing)
@@ -395,8 +395,9 @@ static void count_death(struct schd_supervisor *s)
     memcpy(s->died_who, who, sizeof(who));
 }
 
-/* Deals with a verdict: starts the job again from its last snapshot when it may, or says how it ends. */
-static int recover_or_end(struct schd_supervisor *s)
+/* Deals with a verdict: starts the job again from its last snapshot when it may (*again_p), or says how it
+ * ends. */
+static int recover_or_end(struct schd_supervisor *s, bool *again_p)
 {
     struct schd_verdict v = s->verdict;
     bool only_sched = s->sched.ended && !s->end_told;
@@ -425,7 +426,8 @@ static int recover_or_end(struct schd_supervisor *s)
     int status = s->sched.ended ? recover_scheduler(s) : CLU_OK;
     if (!status && !only_sched)
         status = recover_members(s);
-    return status ? status : CLU_E_AGAIN;
+    *again_p = !status;
+    return status;
 }
 
 /* ---- the job ---- */
@@ -448,8 +450,9 @@ static int watch(struct schd_supervisor *s)
         check_scheduler(s);
         if (s->verdict.there && now_ms() - s->verdict.time_ms >= GRACE_MS) {
             s->sched_heard_ms = now_ms();
-            int status = recover_or_end(s);
-            if (status != CLU_E_AGAIN)
+            bool again = false;
+            int status = recover_or_end(s, &again);
+            if (!again)
                 return status;
             continue;
         }

@@ -4,6 +4,7 @@
 #include "sched/process.h"
 #include "sched/verb.h"
 
+#include "cluster/status.h"
 #include "worker/train.h"
 
 #include <stddef.h>
@@ -25,7 +26,10 @@ static int run(const struct schd_call *call)
     const struct options *options = call->options;
     schd_die_with_parent(); /* mpirun, killed, leaves its ranks behind */
     struct wrk_train_options train = {.job_path = options->job, .sched_endpoint = options->sched};
-    return wrk_train_run(&train);
+    int status = wrk_train_run(&train);
+    /* a stop on request is no failure to mpirun, which would kill the ranks that end a moment later;
+     * the scheduler knows, and `sluice train` ends with 75 */
+    return status == CLU_E_INTERRUPTED ? CLU_OK : status;
 }
 
 const struct schd_verb schd_verb_worker = {

@@ -1,0 +1,212 @@
+/* Whole jobs, with real servers, real ranks and real training: how they end, well and otherwise. */
+#include "tests/cluster_e2e/driver.h"
+#include "tests/cluster_e2e/small_data.h"
+#include "tests/suite.h"
+
+enum { DIES_WITHIN_MS = 10000, LONG = 1000 /* epochs: longer than any test */ };
+
+static struct small_data data;
+
+static void open_job(struct driver *d, int epochs, const char *more)
+{
+    char text[1024];
+    if (!data.folder[0])
+        CU_ASSERT_EQUAL_FATAL(small_data_open(&data, SLUICE), 0);
+    snprintf(text, sizeof(text),
+             "data: %s\nservers: 2\nshards: 2\nworkers: 2\nwidth: 16\nheads: 2\nhistory: 20\n"
+             "batch: 64\nlog_every: 5\nepochs: %d\nread: greedy\nmax_restarts: 0\n%s",
+             data.set, epochs, more);
+    CU_ASSERT_EQUAL_FATAL(driver_open(d, text), 0);
+}
+
+static void close_job(struct driver *d, unsigned failures_before)
+{
+    char command[700];
+    CU_ASSERT_EQUAL(driver_left(d, 2000), 0);
+    snprintf(command, sizeof(command),
+             "ls -d /dev/shm/*sluice-mpi-%d /tmp/ompi.* 2>/dev/null | grep -q %d", (int)d->pid,
+             (int)d->pid);
+    CU_ASSERT_NOT_EQUAL(system(command), 0); /* no left-over shared memory */
+    driver_close(d, CU_get_number_of_failures() > failures_before);
+}
+
+/* The n-th rank's process: mpirun's own command line holds the same words. */
+static pid_t find_worker(const struct driver *d, int nth)
+{
+    pid_t pid;
+    for (int i = 0; (pid = driver_find(d, "sluice worker", "", i)) > 0; i++) {
+        char line[8192];
+        driver_command_line(pid, line, sizeof(line));
+        if (strncmp(line, "mpirun", 6) != 0 && nth-- == 0)
+            return pid;
+    }
+    return -1;
+}
+
+static void test_a_job_trains_and_ends_with_0(void)
+{
+    struct driver d;
+    char out[600], digest[64];
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, 1, "");
+    CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
+    CU_ASSERT_EQUAL(driver_wait(&d, 60000), 0);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "done: step 85"));
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"kind\":\"evaluated\"", 0));
+    snprintf(out, sizeof(out), "%s/out", d.folder);
+    small_data_digest(SLUICE, out, digest);
+    CU_ASSERT(strlen(digest) >= 8);
+    close_job(&d, before);
+}
+
+static void test_the_same_command_again_has_nothing_left_to_do(void)
+{
+    struct driver d;
+    char out[600], first[64], second[64];
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, 1, "");
+    snprintf(out, sizeof(out), "%s/out", d.folder);
+    driver_start(&d, SLUICE, NULL);
+    CU_ASSERT_EQUAL(driver_wait(&d, 60000), 0);
+    small_data_digest(SLUICE, out, first);
+    driver_start(&d, SLUICE, NULL);
+    CU_ASSERT_EQUAL(driver_wait(&d, 60000), 0);
+    small_data_digest(SLUICE, out, second);
+    CU_ASSERT_STRING_EQUAL(first, second);
+    close_job(&d, before);
+}
+
+/* Kills one process of a training job: it must end in time, named, and leave nothing. */
+static void kill_one(const char *word, const char *word2, int worker, const char *sentence)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, LONG, "");
+    CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":20", 30000));
+    pid_t pid = worker >= 0 ? find_worker(&d, worker) : driver_find(&d, word, word2, 0);
+    CU_ASSERT_FATAL(pid > 0);
+    int64_t killed_ms = driver_now_ms();
+    kill(pid, SIGKILL);
+    int code = driver_wait(&d, DIES_WITHIN_MS);
+    CU_ASSERT_EQUAL(code, 69);
+    printf("  ended after %lld ms\n", (long long)(driver_now_ms() - killed_ms));
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, sentence));
+    close_job(&d, before);
+}
+
+static void test_a_killed_server_is_named(void)
+{
+    kill_one("sluice ps", "--rank 1", -1, "error train: ps 1 was killed by signal 9 (Killed)");
+}
+
+static void test_a_killed_scheduler_is_named(void)
+{
+    kill_one("sluice sched", "", -1, "error train: sched was killed by signal 9 (Killed)");
+}
+
+static void test_a_killed_worker_is_named(void)
+{
+    kill_one("", "", 1, " was killed by signal 9 (Killed); the job ends");
+}
+
+static void test_a_killed_mpirun_is_named(void)
+{
+    kill_one("mpirun -n", "", -1, "error train: mpirun, the workers' launcher, was killed");
+}
+
+static void test_an_interrupt_stops_cleanly_and_the_job_resumes(void)
+{
+    struct driver d;
+    char out[600], stopped[64], calm[64];
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, 3, "");
+    snprintf(out, sizeof(out), "%s/out", d.folder);
+    driver_start(&d, SLUICE, NULL);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":20", 30000));
+    kill(d.pid, SIGINT);
+    CU_ASSERT_EQUAL(driver_wait(&d, DIES_WITHIN_MS), 75);
+    CU_ASSERT_EQUAL(driver_left(&d, 1000), 0);
+    driver_start(&d, SLUICE, NULL);
+    CU_ASSERT_EQUAL(driver_wait(&d, 60000), 0);
+    small_data_digest(SLUICE, out, stopped);
+    close_job(&d, before);
+    open_job(&d, 3, "");
+    snprintf(out, sizeof(out), "%s/out", d.folder);
+    driver_start(&d, SLUICE, NULL);
+    CU_ASSERT_EQUAL(driver_wait(&d, 60000), 0);
+    small_data_digest(SLUICE, out, calm);
+    CU_ASSERT_STRING_EQUAL(stopped, calm); /* sample-exact */
+    CU_ASSERT(calm[0] != '\0');
+    close_job(&d, before);
+}
+
+static void test_a_bad_job_file_is_78_with_its_line(void)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, 1, "stalness: 1\n");
+    driver_start(&d, SLUICE, NULL);
+    CU_ASSERT_EQUAL(driver_wait(&d, 5000), 78);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "line 14"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "did you mean 'staleness'"));
+    close_job(&d, before);
+}
+
+static void test_missing_data_is_named_before_anything_is_trained(void)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    char *extra[] = {"--data", "/nonexistent/data", NULL};
+    open_job(&d, 1, "");
+    driver_start(&d, SLUICE, extra);
+    CU_ASSERT_EQUAL(driver_wait(&d, DIES_WITHIN_MS), 66);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "/nonexistent/data"));
+    close_job(&d, before);
+}
+
+static int ask(const struct driver *d, const char *verb, char *answer, size_t answer_bytes)
+{
+    char command[1200];
+    snprintf(command, sizeof(command), "'%s' %s '%s/out' --json 2>&1", SLUICE, verb, d->folder);
+    if (strcmp(verb, "status") != 0)
+        snprintf(command, sizeof(command), "'%s' %s '%s/out' 2>&1", SLUICE, verb, d->folder);
+    FILE *pipe = popen(command, "r");
+    size_t n = pipe ? fread(answer, 1, answer_bytes - 1, pipe) : 0;
+    answer[n] = '\0';
+    int status = pipe ? pclose(pipe) : -1;
+    return WEXITSTATUS(status);
+}
+
+static void test_a_running_job_answers_status_snapshot_and_stop(void)
+{
+    struct driver d;
+    static char answer[65536];
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, LONG, "");
+    driver_start(&d, SLUICE, NULL);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":20", 30000));
+    CU_ASSERT_EQUAL(ask(&d, "status", answer, sizeof(answer)), 0);
+    CU_ASSERT_PTR_NOT_NULL(strstr(answer, "\"phase\": \"running\""));
+    CU_ASSERT_EQUAL(ask(&d, "snapshot", answer, sizeof(answer)), 0);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"kind\":\"snapshot\"", 10000));
+    CU_ASSERT_EQUAL(ask(&d, "stop", answer, sizeof(answer)), 0);
+    CU_ASSERT_EQUAL(driver_wait(&d, DIES_WITHIN_MS), 75);
+    CU_ASSERT_EQUAL(ask(&d, "status", answer, sizeof(answer)), 69);
+    CU_ASSERT_PTR_NOT_NULL(strstr(answer, "does not run"));
+    close_job(&d, before);
+}
+
+static void test_clean_up(void)
+{
+    small_data_close(&data);
+    CU_ASSERT_NOT_EQUAL(access(data.set, R_OK), 0);
+}
+
+SUITE("cluster_e2e.job", T(test_a_job_trains_and_ends_with_0),
+      T(test_the_same_command_again_has_nothing_left_to_do), T(test_a_killed_server_is_named),
+      T(test_a_killed_scheduler_is_named), T(test_a_killed_worker_is_named),
+      T(test_a_killed_mpirun_is_named), T(test_an_interrupt_stops_cleanly_and_the_job_resumes),
+      T(test_a_bad_job_file_is_78_with_its_line),
+      T(test_missing_data_is_named_before_anything_is_trained),
+      T(test_a_running_job_answers_status_snapshot_and_stop), T(test_clean_up))
