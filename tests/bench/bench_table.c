@@ -1,0 +1,431 @@
+/* The embedding engine beside its limits: one JSON line a figure, ratios within one run.
+ *
+ *   gather, push, mixed      rows/s in memory, one thread, beside a bare prefetched loop over an array of the same
+ *                            size (which knows where its rows are: no table)
+ *   row_bytes                a row's own bytes over the bytes resident for it
+ *   growth                   longest push while the table grows from nothing
+ *   snapshot_full, _delta    MB/s of the file, and the pushes meanwhile beside those before
+ *   restart                  rows/s from a closed environment to all rows in memory
+ *   beyond_memory            20 M rows with memory for 2 M: see bench_table_beyond.c
+ *   billion                  only with --billion N
+ *
+ * Arguments: --tiny, --rows N, --beyond-rows N, --dim N, --rounds N, --seconds S, --dir DIR, --only PART,
+ * --billion N. Contestants take turns round by round; a figure is the median, its spread (max - min) / median.
+ */
+#include "tests/bench/bench_table.h"
+
+#include "cluster/file.h"
+#include "cluster/hash.h"
+#include "cluster/status.h"
+#include "embeddings/optimizer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BATCH = 4096 };
+
+double bench_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+uint64_t bench_random(uint64_t *state)
+{
+    return clu_mix(*state += 0x9e3779b97f4a7c15u);
+}
+
+uint64_t bench_key(uint64_t number)
+{
+    return clu_mix(number + 0x1234567);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+struct bench_spread bench_spread_of(double *samples, int n)
+{
+    qsort(samples, (size_t)n, sizeof(*samples), ascending);
+    double median = samples[n / 2];
+    return (struct bench_spread){median, median > 0 ? (samples[n - 1] - samples[0]) / median : 0};
+}
+
+void bench_line(const char *name, struct bench_spread value, const char *unit,
+                const char *baseline_name, double baseline, double ratio)
+{
+    printf("{\"name\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"spread\":%.3f", name, value.median,
+           unit, value.spread);
+    if (baseline_name)
+        printf(",\"baseline\":%.6g,\"baseline_name\":\"%s\",\"ratio\":%.4g", baseline,
+               baseline_name, ratio);
+    printf("}\n");
+    fflush(stdout);
+}
+
+void bench_skip(const char *name, const char *why)
+{
+    printf("{\"name\":\"%s\",\"skipped\":\"%s\"}\n", name, why);
+    fflush(stdout);
+}
+
+void bench_resident(uint64_t *all_p, uint64_t *file_p)
+{
+    unsigned long long size = 0, resident = 0, shared = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file) {
+        if (fscanf(file, "%llu %llu %llu", &size, &resident, &shared) != 3)
+            resident = shared = 0;
+        fclose(file);
+    }
+    *all_p = resident * 4096;
+    *file_p = shared * 4096;
+}
+
+uint64_t bench_written(void)
+{
+    char line[128];
+    unsigned long long bytes = 0;
+    FILE *file = fopen("/proc/self/io", "r");
+    if (!file)
+        return 0;
+    while (fgets(line, sizeof(line), file))
+        if (sscanf(line, "write_bytes: %llu", &bytes) == 1)
+            break;
+    fclose(file);
+    return bytes;
+}
+
+void bench_spec(struct emb_table_spec *spec, int dim)
+{
+    emb_table_spec_init(spec);
+    snprintf(spec->name, sizeof(spec->name), "user");
+    spec->dim = dim;
+    spec->seed = 7;
+}
+
+/* ---- the bare loop ---- */
+
+/* Rows of the same size (embedding, m, v) in one array, found by number: what a table can at most reach. */
+struct bare {
+    float *rows;
+    size_t stride; /* floats */
+    uint64_t n;
+    int dim;
+    struct emb_updater updater;
+};
+
+static bool bare_open(struct bare *bare, uint64_t n, int dim)
+{
+    struct emb_table_spec spec;
+    bench_spec(&spec, dim);
+    *bare = (struct bare){.stride = 3 * (size_t)dim, .n = n, .dim = dim};
+    size_t bytes = (n * bare->stride * 4 + (2 << 20)) & ~(size_t)((2 << 20) - 1);
+    bare->rows = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (bare->rows == MAP_FAILED || emb_updater_init(&bare->updater, &spec))
+        return false;
+    madvise(bare->rows, bytes, MADV_HUGEPAGE);
+    for (size_t i = 0; i < n * bare->stride; i++)
+        bare->rows[i] = (float)(i & 255) * 1e-3f;
+    return true;
+}
+
+static void bare_close(struct bare *bare)
+{
+    munmap(bare->rows, (bare->n * bare->stride * 4 + (2 << 20)) & ~(size_t)((2 << 20) - 1));
+    emb_updater_fini(&bare->updater);
+}
+
+static void bare_pull(const struct bare *bare, const uint64_t *numbers, size_t n, float *out)
+{
+    const size_t bytes = 4 * (size_t)bare->dim;
+    for (size_t i = 0; i < n; i++) {
+        if (i + 24 < n) {
+            const char *row = (const char *)(bare->rows + numbers[i + 24] * bare->stride);
+            for (size_t at = 0; at < bytes; at += 64)
+                __builtin_prefetch(row + at);
+        }
+        memcpy(out + i * (size_t)bare->dim, bare->rows + numbers[i] * bare->stride, bytes);
+    }
+}
+
+static void bare_push(const struct bare *bare, const uint64_t *numbers, size_t n,
+                      const float *grads)
+{
+    const size_t bytes = 4 * bare->stride;
+    for (size_t i = 0; i < n; i++) {
+        if (i + 8 < n) {
+            const char *row = (const char *)(bare->rows + numbers[i + 8] * bare->stride);
+            for (size_t at = 0; at < bytes; at += 64)
+                __builtin_prefetch(row + at, 1);
+        }
+        float *row = bare->rows + numbers[i] * bare->stride;
+        emb_update(&bare->updater, row, row + bare->dim, grads + i * (size_t)bare->dim, 5);
+    }
+}
+
+/* ---- in memory ---- */
+
+struct memory_bench {
+    const struct bench_options *options;
+    struct emb_shard *shard;
+    struct bare bare;
+    uint64_t random, step;
+    uint64_t numbers[BATCH], keys[BATCH];
+    float *rows, *grads; /* [BATCH, dim] */
+};
+
+enum what { GATHER, PUSH, MIXED };
+
+static void draw(struct memory_bench *b)
+{
+    for (int i = 0; i < BATCH; i++) {
+        b->numbers[i] = bench_random(&b->random) % b->options->rows;
+        b->keys[i] = bench_key(b->numbers[i]);
+    }
+}
+
+/* Rows/s of one contestant for options->seconds; drawing keys is not timed. */
+static double run(struct memory_bench *b, enum what what, bool bare)
+{
+    double busy = 0;
+    uint64_t n = 0;
+    for (uint64_t i = 0; busy < b->options->seconds; i++, n += BATCH) {
+        draw(b);
+        bool push = what == PUSH || (what == MIXED && i % 2);
+        double began = bench_now();
+        int status = CLU_OK;
+        if (bare && push)
+            bare_push(&b->bare, b->numbers, BATCH, b->grads);
+        else if (bare)
+            bare_pull(&b->bare, b->numbers, BATCH, b->rows);
+        else if (push)
+            status = emb_shard_push(b->shard, 0, b->keys, BATCH, b->grads, ++b->step);
+        else
+            status = emb_shard_pull(b->shard, 0, b->keys, BATCH, b->rows);
+        busy += bench_now() - began;
+        if (status)
+            exit(70);
+    }
+    return (double)n / busy;
+}
+
+static void compare(struct memory_bench *b, enum what what, const char *name)
+{
+    double ours[BENCH_MAX_ROUNDS], bare[BENCH_MAX_ROUNDS];
+    for (int r = 0; r < b->options->rounds; r++) {
+        ours[r] = run(b, what, false);
+        bare[r] = run(b, what, true);
+    }
+    struct bench_spread value = bench_spread_of(ours, b->options->rounds);
+    double limit = bench_spread_of(bare, b->options->rounds).median;
+    bench_line(name, value, "rows/s", "bare prefetched loop", limit, value.median / limit);
+}
+
+/* Fills the table by pushes of one row's worth of steps; the longest push and the memory per row. */
+static void fill(struct memory_bench *b)
+{
+    double longest[1] = {0}, began = bench_now();
+    uint64_t before, after, file;
+    bench_resident(&before, &file);
+    for (uint64_t i = 0; i < b->options->rows; i += BATCH) {
+        size_t n = b->options->rows - i < BATCH ? b->options->rows - i : BATCH;
+        for (size_t j = 0; j < n; j++)
+            b->keys[j] = bench_key(i + j);
+        double start = bench_now();
+        if (emb_shard_push(b->shard, 0, b->keys, n, b->grads, ++b->step))
+            exit(70);
+        longest[0] = fmax(longest[0], bench_now() - start);
+    }
+    bench_resident(&after, &file);
+    struct emb_table_stats stats;
+    emb_shard_table_stats(b->shard, 0, &stats);
+    double rate[1] = {(double)b->options->rows / (bench_now() - began)};
+    bench_line("create", bench_spread_of(rate, 1), "rows/s", NULL, 0, 0);
+    longest[0] *= 1e3;
+    bench_line("growth_longest_push", bench_spread_of(longest, 1), "ms for 4096 rows", NULL, 0, 0);
+    double per_row[1] = {(double)(after - before) / (double)b->options->rows};
+    bench_line("row_bytes", bench_spread_of(per_row, 1), "resident bytes", "the row's own bytes",
+               (double)stats.row_bytes, (double)stats.row_bytes / per_row[0]);
+    double held[1] = {(double)stats.memory_bytes / (double)b->options->rows};
+    bench_line("row_bytes_held", bench_spread_of(held, 1), "bytes by the shard's own count", NULL,
+               0, 0);
+}
+
+/* Pushes of one batch a step until the running snapshot is done (or for some seconds when none runs); returns
+ * rows/s, and the longest slice of the snapshot. */
+static double push_beside(struct memory_bench *b, bool snapshot, double seconds,
+                          struct emb_snapshot_result *result, double *longest_ms)
+{
+    double began = bench_now();
+    uint64_t n = 0;
+    for (;;) {
+        draw(b);
+        b->step++;
+        if (emb_shard_push(b->shard, 0, b->keys, BATCH, b->grads, b->step) ||
+            emb_shard_tick(b->shard, b->step))
+            exit(70);
+        n += BATCH;
+        if (snapshot) {
+            double start = bench_now();
+            int status = emb_shard_snapshot_advance(b->shard, 500, result);
+            *longest_ms = fmax(*longest_ms, (bench_now() - start) * 1e3);
+            if (status == CLU_OK)
+                break;
+            if (status != CLU_E_AGAIN)
+                exit(70);
+        } else if (bench_now() - began > seconds) {
+            break;
+        }
+    }
+    return (double)n / (bench_now() - began);
+}
+
+static void snapshots(struct memory_bench *b)
+{
+    char path[600];
+    struct emb_snapshot_result result;
+    for (int delta = 0; delta < 2; delta++) {
+        double longest_ms = 0;
+        double alone = push_beside(b, false, delta ? 0.5 : 4 * b->options->seconds, NULL, NULL);
+        snprintf(path, sizeof(path), "%s/snapshot-%d", b->options->dir, delta);
+        enum emb_snapshot_kind kind = delta ? EMB_SNAPSHOT_DELTA : EMB_SNAPSHOT_FULL;
+        if (emb_shard_snapshot_begin(b->shard, kind, b->step, path))
+            exit(70);
+        double meanwhile = push_beside(b, true, 0, &result, &longest_ms);
+        if (emb_shard_snapshot_confirm(b->shard, b->step) == CLU_OK)
+            exit(70); /* the step has moved on: nothing to confirm under that number */
+        if (emb_shard_snapshot_confirm(b->shard, result.step))
+            exit(70);
+        double rate[1] = {(double)result.size_bytes * 1e-6 / result.seconds};
+        double push[1] = {meanwhile}, slice[1] = {longest_ms};
+        bench_line(delta ? "snapshot_delta" : "snapshot_full", bench_spread_of(rate, 1),
+                   "MB/s, begin to fsync", NULL, 0, 0);
+        bench_line(delta ? "push_beside_delta" : "push_beside_full", bench_spread_of(push, 1),
+                   "rows/s", "without a snapshot", alone, meanwhile / alone);
+        bench_line(delta ? "longest_slice_delta" : "longest_slice_full", bench_spread_of(slice, 1),
+                   "ms", NULL, 0, 0);
+        clu_remove_tree(path);
+    }
+}
+
+static struct emb_shard *open_memory_shard(const struct bench_options *options)
+{
+    char dir[600];
+    struct emb_table_spec spec;
+    struct emb_shard *shard;
+    bench_spec(&spec, options->dim);
+    snprintf(dir, sizeof(dir), "%s/memory", options->dir);
+    struct emb_shard_options open = {.dir = dir};
+    return emb_shard_open(&open, &spec, 1, &shard) == CLU_OK ? shard : NULL;
+}
+
+static void restart(struct memory_bench *b)
+{
+    emb_shard_close(b->shard);
+    double began = bench_now();
+    b->shard = open_memory_shard(b->options);
+    if (!b->shard)
+        exit(70);
+    struct emb_table_stats stats;
+    emb_shard_table_stats(b->shard, 0, &stats);
+    double rate[1] = {(double)stats.n_resident / (bench_now() - began)};
+    bench_line("restart", bench_spread_of(rate, 1), "rows/s", NULL, 0, 0);
+}
+
+static void in_memory(const struct bench_options *options)
+{
+    struct memory_bench *b = calloc(1, sizeof(*b));
+    b->options = options;
+    b->random = 1;
+    b->rows = calloc(BATCH * (size_t)options->dim, sizeof(float));
+    b->grads = calloc(BATCH * (size_t)options->dim, sizeof(float));
+    b->shard = open_memory_shard(options);
+    if (!b->shard || !b->rows || !b->grads)
+        exit(70);
+    for (size_t i = 0; i < BATCH * (size_t)options->dim; i++)
+        b->grads[i] = (float)(bench_random(&b->random) % 2001) * 1e-6f - 1e-3f;
+    fill(b);
+    if (!bare_open(&b->bare, options->rows, options->dim))
+        exit(71);
+    compare(b, GATHER, "gather");
+    compare(b, PUSH, "push");
+    compare(b, MIXED, "mixed");
+    bare_close(&b->bare);
+    snapshots(b);
+    restart(b);
+    emb_shard_close(b->shard);
+    free(b->rows);
+    free(b->grads);
+    free(b);
+}
+
+/* ---- arguments ---- */
+
+static bool wanted(const struct bench_options *options, const char *part)
+{
+    return !options->only || strcmp(options->only, part) == 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct bench_options options = {
+        .rows = 10000000, .beyond_rows = 20000000, .dim = 32, .rounds = 5, .seconds = 1};
+    const char *top = getenv("TMPDIR");
+    snprintf(options.dir, sizeof(options.dir), "%s/sluice-bench-table-%d", top ? top : "/tmp",
+             (int)getpid());
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(argv[i], "--tiny") == 0) {
+            options = (struct bench_options){.tiny = true,
+                                             .rows = 20000,
+                                             .beyond_rows = 40000,
+                                             .dim = 32,
+                                             .rounds = 1,
+                                             .seconds = 0.05};
+            snprintf(options.dir, sizeof(options.dir), "%s/sluice-bench-table-%d",
+                     top ? top : "/tmp", (int)getpid());
+            continue;
+        }
+        if (strcmp(argv[i], "--rows") == 0)
+            options.rows = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i], "--beyond-rows") == 0)
+            options.beyond_rows = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i], "--dim") == 0)
+            options.dim = atoi(value);
+        else if (strcmp(argv[i], "--rounds") == 0)
+            options.rounds = atoi(value);
+        else if (strcmp(argv[i], "--seconds") == 0)
+            options.seconds = atof(value);
+        else if (strcmp(argv[i], "--dir") == 0)
+            snprintf(options.dir, sizeof(options.dir), "%s/sluice-bench-table-%d", value,
+                     (int)getpid());
+        else if (strcmp(argv[i], "--only") == 0)
+            options.only = value;
+        else if (strcmp(argv[i], "--billion") == 0)
+            options.billion = strtoull(value, NULL, 10);
+        else
+            return 64;
+        i++;
+    }
+    if (options.rounds < 1 || options.rounds > BENCH_MAX_ROUNDS || clu_mkdirs(options.dir))
+        return 64;
+    if (options.billion) {
+        bench_billion(&options);
+    } else {
+        if (wanted(&options, "memory"))
+            in_memory(&options);
+        if (wanted(&options, "beyond"))
+            bench_beyond(&options);
+    }
+    clu_remove_tree(options.dir);
+    return 0;
+}
