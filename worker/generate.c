@@ -243,7 +243,7 @@ static int make_users(struct work *work)
     for (uint64_t slice = 0; slice < n_slices && status == CLU_OK; slice++) {
         uint64_t n = list_slice(work, slice, n_slices);
         for (uint64_t i = 0; i < n && status == CLU_OK; i++) {
-            if (2 * work->users[i].n_samples > work->options->n_items)
+            if (4 * work->users[i].n_samples > 3 * work->options->n_items)
                 status =
                     clu_fail(CLU_E_USAGE,
                              "user %" PRIu64 " would watch %" PRIu64 " of %" PRIu64
@@ -278,10 +278,10 @@ static int check(const struct wrk_generate_options *options)
         return clu_fail(CLU_E_USAGE, "generate: expected at least 1 user, 2 items and 1 sample");
     if (!(options->split > 0 && options->split <= 1))
         return clu_fail(CLU_E_USAGE, "split: expected a number above 0 and at most 1");
-    if ((double)options->n_samples > 0.5 * (double)options->n_users * (double)options->n_items)
+    if ((double)options->n_samples > 0.25 * (double)options->n_users * (double)options->n_items)
         return clu_fail(CLU_E_USAGE,
-                        "%" PRIu64 " samples are more than half of %" PRIu64 " users x %" PRIu64
-                        " items",
+                        "%" PRIu64 " samples are more than a quarter of %" PRIu64
+                        " users x %" PRIu64 " items",
                         options->n_samples, options->n_users, options->n_items);
     return CLU_OK;
 }

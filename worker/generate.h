@@ -21,7 +21,7 @@ struct wrk_generate_options {
     const char *log; /* "" or NULL; else also written as a log that the video preset reads */
 };
 
-/* Errors: USAGE for numbers that cannot be (more samples than half of users x items); those of the writer. */
+/* Errors: USAGE for numbers that cannot be (more samples than a quarter of users x items); those of the writer. */
 int wrk_generate(const struct wrk_generate_options *options, struct wrk_dataset_info *info_p);
 
 #endif
