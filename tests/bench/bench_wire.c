@@ -7,7 +7,8 @@
  * Client and server are two processes. The contestants take turns, round by round, so that what
  * else the machine does meets all of them; a figure is the median of the rounds, its spread (max -
  * min) / median. Arguments: --tiny (one short round: does it run), --ipc (ipc in place of tcp),
- * --rounds N, --rows N (in the table).
+ * --rounds N, --rows N (in the table), --only NAME (figures whose
+ * names contain it).
  */
 #include "cluster/file.h"
 #include "cluster/hash.h"
@@ -46,6 +47,7 @@ struct bench {
     bool tiny, ipc;
     int rounds;
     size_t n_rows;
+    const char *only; /* part of a figure's name */
     char dir[128];
     pid_t pid[N_CONTESTANTS];
     char endpoint[N_CONTESTANTS][128];
@@ -287,6 +289,10 @@ static void run(struct bench *bench, enum op op, size_t n, int outstanding)
     static struct figure figures[N_CONTESTANTS][MAX_ROUNDS];
     struct figure result[N_CONTESTANTS];
     double spread[N_CONTESTANTS], seconds = bench->tiny ? 0.01 : 0.4;
+    char name[64];
+    snprintf(name, sizeof(name), "%s_%zu%s", op_name[op], n, outstanding > 1 ? "_x4" : "");
+    if (bench->only && !strstr(name, bench->only))
+        return;
     for (int c = 0; c < N_CONTESTANTS; c++) /* warm */
         measure(bench, (enum contestant)c, op, n, outstanding, seconds / 8);
     for (int r = 0; r < bench->rounds; r++)
@@ -295,8 +301,6 @@ static void run(struct bench *bench, enum op op, size_t n, int outstanding)
                                     c == MSGPACK ? seconds / 4 : seconds);
     for (int c = 0; c < N_CONTESTANTS; c++)
         result[c] = median(figures[c], bench->rounds, &spread[c]);
-    char name[64];
-    snprintf(name, sizeof(name), "%s_%zu%s", op_name[op], n, outstanding > 1 ? "_x4" : "");
     printf("{\"bench\":\"wire\",\"name\":\"%s\",\"value\":%.0f,\"unit\":\"rows/s\","
            "\"baseline\":%.0f,\"ratio\":%.3f,\"spread\":%.3f,\"baseline_spread\":%.3f,"
            "\"transport\":\"%s\",\"outstanding\":%d,\"echo\":%.0f,\"msgpack\":%.0f,",
@@ -326,10 +330,12 @@ static void parse(struct bench *bench, int argc, char **argv)
             bench->ipc = true;
         } else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) {
             bench->rounds = atoi(argv[++i]);
+        } else if (!strcmp(argv[i], "--only") && i + 1 < argc) {
+            bench->only = argv[++i];
         } else if (!strcmp(argv[i], "--rows") && i + 1 < argc) {
             bench->n_rows = (size_t)atoll(argv[++i]);
         } else {
-            fprintf(stderr, "bench_wire [--tiny] [--ipc] [--rounds N] [--rows N]\n");
+            fprintf(stderr, "bench_wire [--tiny] [--ipc] [--rounds N] [--rows N] [--only NAME]\n");
             exit(64);
         }
     }

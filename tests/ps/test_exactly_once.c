@@ -143,7 +143,7 @@ static uint64_t run(uint64_t seed, int64_t staleness, const struct proxy_faults 
 static int n_seeds(void)
 {
     const char *text = getenv("SLUICE_TEST_SEEDS");
-    return text ? atoi(text) : 12;
+    return text ? atoi(text) : 8;
 }
 
 static void check(int64_t staleness)
