@@ -31,6 +31,7 @@ enum { MAX_MANIFEST_BYTES = 256 << 20, FORMAT = 1 };
 
 static const char *const step_prefix = "step-";
 static const char *const part_suffix = ".part";
+static const char *const aside_suffix = ".damaged";
 
 void clu_manifest_fini(struct clu_manifest *manifest)
 {
@@ -398,6 +399,18 @@ static int write_latest(const char *root, uint64_t step)
     return status ? status : clu_file_write_atomic(path, line, (size_t)size);
 }
 
+/* True when the folder holds this very snapshot, whole: its commit is being repeated. */
+static bool is_same(const char *folder, const struct clu_manifest *manifest)
+{
+    struct clu_manifest there;
+    if (clu_manifest_load(folder, &there))
+        return false;
+    bool same = there.job_id == manifest->job_id && there.generation == manifest->generation &&
+                !clu_manifest_verify(folder, &there, true);
+    clu_manifest_fini(&there);
+    return same;
+}
+
 int clu_snapshot_commit(const char *root, const struct clu_manifest *manifest, int64_t keep)
 {
     char part[CLU_PATH_BYTES], whole[CLU_PATH_BYTES], path[CLU_PATH_BYTES];
@@ -411,7 +424,7 @@ int clu_snapshot_commit(const char *root, const struct clu_manifest *manifest, i
         status = clu_path_join(path, sizeof(path), whole, "manifest.json");
     if (status)
         return status;
-    if (clu_path_exists(path)) {
+    if (clu_path_exists(path) && is_same(whole, manifest)) {
         status = clu_remove_tree(part);
         return status ? status : write_latest(root, manifest->step);
     }
@@ -427,7 +440,7 @@ int clu_snapshot_commit(const char *root, const struct clu_manifest *manifest, i
     if (!status)
         status = write_manifest(part, &full);
     if (!status)
-        status = clu_remove_tree(whole); /* half a removal of long ago, without a manifest */
+        status = remove_snapshot(whole); /* of an earlier life, or damaged, or half removed */
     if (!status)
         status = clu_rename_durable(part, whole);
     if (!status)
@@ -464,6 +477,26 @@ int clu_snapshot_newest(const char *root, char folder_p[CLU_PATH_BYTES],
         clu_manifest_fini(&manifest);
         clu_warn("%s is damaged and passed over", folder);
         status = CLU_E_NOT_FOUND;
+    }
+    free(steps);
+    return status;
+}
+
+int clu_snapshot_set_aside(const char *root, uint64_t step)
+{
+    int64_t *steps;
+    size_t n;
+    int status = list_steps(root, &steps, &n);
+    for (size_t i = 0; i < n && !status; i++) {
+        char folder[CLU_PATH_BYTES], aside[CLU_PATH_BYTES + 16];
+        if ((uint64_t)steps[i] <= step)
+            continue;
+        status = clu_snapshot_folder(root, (uint64_t)steps[i], false, folder);
+        snprintf(aside, sizeof(aside), "%s%s", folder, aside_suffix);
+        if (!status)
+            status = clu_remove_tree(aside);
+        if (!status && rename(folder, aside))
+            status = clu_fail(clu_status_from_errno(errno), "%s: %s", folder, strerror(errno));
     }
     free(steps);
     return status;

@@ -224,6 +224,7 @@ static void recover(struct schd_scheduler *s)
     int status = clu_snapshot_newest(s->snapshot_root, folder, &manifest);
     if (status)
         folder[0] = '\0';
+    clu_snapshot_set_aside(s->snapshot_root, manifest.step);
     clu_snapshot_sweep(s->snapshot_root);
     schd_coordinator_recover(s->coordinator, schd_now_ms(), folder, manifest.step);
     carry_out_all(s);
@@ -440,6 +441,7 @@ static int begin_life(struct schd_scheduler *s, bool again)
     if (!again) {
         if (!clu_snapshot_newest(s->snapshot_root, life.resume, &manifest))
             clu_info("resuming from %s", life.resume);
+        clu_snapshot_set_aside(s->snapshot_root, manifest.step);
         clu_snapshot_sweep(s->snapshot_root);
     }
     life.resume_step = manifest.step;

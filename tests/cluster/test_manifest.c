@@ -190,6 +190,22 @@ static void test_committing_twice_is_committing_once(void)
     close_root();
 }
 
+static void test_a_damaged_snapshot_is_replaced_and_set_aside(void)
+{
+    open_root();
+    commit(10, 0);
+    commit(20, 0);
+    damage("step-000000000020/rows/shard-0", 0);
+    commit(20, 0);
+    CU_ASSERT_EQUAL(newest(), 20);
+    damage("step-000000000020/rows/shard-0", 2);
+    CU_ASSERT_EQUAL(clu_snapshot_set_aside(root, 10), CLU_OK);
+    CU_ASSERT_TRUE(is_there("step-000000000020.damaged"));
+    commit(15, 1); /* would else be the older of two, and go */
+    CU_ASSERT_EQUAL(newest(), 15);
+    close_root();
+}
+
 static void test_a_path_means_the_newest_or_itself(void)
 {
     char folder[CLU_PATH_BYTES], path[CLU_PATH_BYTES];
@@ -210,4 +226,5 @@ SUITE("cluster.manifest", T(test_a_committed_snapshot_is_found_and_verifies),
       T(test_a_damaged_snapshot_is_passed_over_for_the_one_before),
       T(test_a_commit_is_refused_when_the_disk_disagrees_with_a_report),
       T(test_a_reported_sum_is_taken_without_reading), T(test_committing_twice_is_committing_once),
+      T(test_a_damaged_snapshot_is_replaced_and_set_aside),
       T(test_a_path_means_the_newest_or_itself))
