@@ -20,7 +20,8 @@ struct options {
     char data[CLU_PATH_BYTES];
     char scratch[CLU_PATH_BYTES];
     char read[CLU_WORD_BYTES];
-    bool json;
+    int64_t valid_percent;
+    bool references, json;
 };
 
 static const struct clu_setting rows[] = {
@@ -34,21 +35,27 @@ static const struct clu_setting rows[] = {
      NULL, "where the temporary export of a snapshot goes"},
     {"read", CLU_SETTING_CHOICE, offsetof(struct options, read), CLU_WORD_BYTES, "both", 0, 0,
      "both|greedy|exact", "how a sequence is read off the model"},
+    {"valid_percent", CLU_SETTING_INT, offsetof(struct options, valid_percent), sizeof(int64_t),
+     "0", 0, 20, NULL,
+     "read the last part of the training samples, kept out by the same key of the job, instead"},
+    {"references", CLU_SETTING_BOOL, offsetof(struct options, references), sizeof(bool), "true", 0,
+     0, NULL, "print what counting alone can rank beside the model"},
     {"json", CLU_SETTING_BOOL, offsetof(struct options, json), sizeof(bool), "false", 0, 0, NULL,
      "print one JSON object an evaluation"},
 };
 
 static int evaluate(const char *export, const struct options *options)
 {
-    static const char *const reads[] = {"greedy", "exact"};
-    for (size_t i = 0; i < 2; i++) {
-        if (strcmp(options->read, "both") != 0 && strcmp(options->read, reads[i]) != 0)
-            continue;
-        int status = wrk_evaluate_export(export, options->data, reads[i], options->json, stdout);
-        if (status)
-            return status;
-    }
-    return CLU_OK;
+    struct wrk_evaluate_export_options evaluation = {
+        .export_dir = export,
+        .data_dir = options->data,
+        .read = options->read,
+        .split = options->valid_percent ? WRK_SPLIT_VALID : WRK_SPLIT_TEST,
+        .valid_percent = (int)options->valid_percent,
+        .references = options->references,
+        .json = options->json,
+    };
+    return wrk_evaluate_export(&evaluation, stdout);
 }
 
 static int evaluate_snapshot(const struct options *options)
