@@ -136,10 +136,10 @@ static inline void random_batch_fini(struct random_batch *b)
 }
 
 /* Parameters with nothing at a special value: W_g, Rho and the biases are not zero. */
-static inline void random_params(mdl_real *params, size_t n, uint64_t *state_p)
+static inline void random_params(mdl_real *params, size_t n, double range, uint64_t *state_p)
 {
     for (size_t i = 0; i < n; i++)
-        params[i] += (mdl_real)suite_uniform(state_p, -0.15, 0.15);
+        params[i] += (mdl_real)suite_uniform(state_p, -range, range);
 }
 
 #endif

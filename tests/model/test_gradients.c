@@ -81,7 +81,7 @@ static void prove(const struct mdl_config *config, const struct random_sizes *si
     size_t n_item = (size_t)sizes->n_items * config->item_dim;
     p.params = calloc(n, sizeof(mdl_real));
     mdl_params_init(config, suite_random(state_p), p.params);
-    random_params(p.params, n, state_p);
+    random_params(p.params, n, 0.15, state_p);
     p.workspace = aligned_alloc(64, mdl_a2gen_workspace_bytes(config, b));
     struct mdl_grads grads = {.dense = malloc(n * sizeof(mdl_real)),
                               .user = malloc(n_user * sizeof(mdl_real)),
