@@ -7,7 +7,7 @@
 
 #if defined(TESTED_LEVEL) && defined(__x86_64__)
 /* before anything of this level runs */
-static __attribute__((constructor, target("arch=x86-64"))) void leave_where_it_cannot_run(void)
+static __attribute__((constructor)) void leave_where_it_cannot_run(void)
 {
     if (__builtin_cpu_supports(TESTED_LEVEL))
         return;
