@@ -117,8 +117,9 @@ int wrk_train_drain(struct wrk_trainer *trainer);
 /* Reports progress when an interval is over (or now, when forced). Rank 0. */
 void wrk_train_progress(struct wrk_trainer *trainer, bool force);
 
-/* Evaluates the test split as of the steps done; rank 0 writes eval.jsonl and reports. Collective.
- * */
+/* Evaluates the test split (the validation slice where the job keeps one out) as of the steps done;
+ * rank 0 writes eval.jsonl and reports. Given up, with CLU_OK, when a rank is told to stop.
+ * Collective. */
 int wrk_train_evaluate(struct wrk_trainer *trainer, const char *read);
 
 #endif

@@ -73,12 +73,16 @@ void wrk_train_progress(struct wrk_trainer *t, bool force)
 
 /* ---- evaluation ---- */
 
-/* rows from the servers, as of every step done */
+/* rows from the servers, as of every step done; a job that is to stop does not wait for figures */
 static int fetch(void *context, const struct psv_part *parts, int n_parts)
 {
     struct wrk_trainer *t = context;
     uint64_t ticket;
-    int status = psv_client_pull(t->client, parts, n_parts, t->done + 1, &ticket);
+    int status = wrk_train_orders(t);
+    if (!status && t->stop_ordered)
+        status = CLU_E_INTERRUPTED;
+    if (!status)
+        status = psv_client_pull(t->client, parts, n_parts, t->done + 1, &ticket);
     return status ? status : wrk_train_wait(t, ticket);
 }
 
@@ -146,6 +150,10 @@ int wrk_train_evaluate(struct wrk_trainer *t, const char *read)
     double begin = wrk_train_clock();
     status = wrk_evaluate(&options, &evaluation);
     t->interval.begin += wrk_train_clock() - begin; /* the interval is of training alone */
+    if (status == CLU_E_INTERRUPTED) { /* every rank has this status: ranks share the worst */
+        clu_info("the evaluation is left unfinished: the job is to stop");
+        return CLU_OK;
+    }
     if (!status && t->rank == 0)
         status = tell_evaluation(t, &evaluation);
     return status;
