@@ -39,7 +39,8 @@ enum {
     POLL_MS = 100,
     GRACE_MS = 300,
     KILL_AFTER_MS = 2000,
-    END_WITHIN_MS = 15000, /* after the scheduler said that the job has ended */
+    END_WITHIN_MS = 15000, /* after the scheduler said that the job is done */
+    STOP_WITHIN_MS = 1500, /* after it said that the job was stopped; some may never have joined */
     STRAYS_WITHIN_MS = 2000,
     MAX_DEATHS_AT_STEP = 3,
     MAX_BACK_OFF_MS = 30000,
@@ -135,6 +136,8 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     if (p == &s->workers) {
         if (status == CLU_OK || (schd_is_stop(wait_status) && (runs(&s->sched) || s->end_told)))
             return; /* stopped on request: the scheduler knows by whom */
+        command(s, "gone worker %d %d %s", s->dead_rank >= 0 ? s->dead_rank : 0,
+                status ? status : CLU_E_LOST, s->dead_rank >= 0 ? s->dead_how : how);
         if (s->dead_rank >= 0)
             schd_supervisor_blame(s, CLU_E_LOST, false, "worker %d %s", s->dead_rank, s->dead_how);
         else if (WIFSIGNALED(wait_status))
@@ -403,6 +406,13 @@ static int recover_or_end(struct schd_supervisor *s, bool *again_p)
     bool only_sched = s->sched.ended && !s->end_told;
     for (int i = 1; i < n_processes(s); i++)
         only_sched = only_sched && runs(process_at(s, i));
+    if (s->n_interrupts == 1 && is_recoverable(v.status) && s->job->max_restarts > 0) {
+        schd_supervisor_say(s, CLU_LOG_WARN,
+                            "%s while the job was being stopped; the same command goes on from the "
+                            "last snapshot, step %llu",
+                            v.text, (unsigned long long)s->snapshot_step);
+        return CLU_E_INTERRUPTED;
+    }
     if (s->n_interrupts > 0 || s->n_restarts >= s->job->max_restarts || !is_recoverable(v.status)) {
         schd_supervisor_say(s, CLU_LOG_ERROR, "%s; the job ends at step %llu", v.text,
                             (unsigned long long)s->step);
@@ -460,9 +470,11 @@ static int watch(struct schd_supervisor *s)
             continue;
         if (n_running(s) == 0)
             break;
-        if (s->end_told && now_ms() - s->end_ms > END_WITHIN_MS) {
-            schd_supervisor_say(s, CLU_LOG_WARN, "%d processes did not end by themselves in time",
-                                n_running(s));
+        bool done = s->end_status == CLU_OK;
+        if (s->end_told && now_ms() - s->end_ms > (done ? END_WITHIN_MS : STOP_WITHIN_MS)) {
+            if (done)
+                schd_supervisor_say(s, CLU_LOG_WARN,
+                                    "%d processes did not end by themselves in time", n_running(s));
             break;
         }
     }

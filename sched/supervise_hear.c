@@ -130,8 +130,8 @@ static void relay(struct schd_supervisor *s, FILE *file, const char *line)
 {
     if (file)
         fprintf(file, "%s\n", line);
-    if (s->killing ||
-        !is_alarming(line)) /* the noise of roles that are being ended is for the files */
+    /* what follows from a failure, and the noise of roles that are being ended, is for the files */
+    if (s->killing || s->verdict.there || !is_alarming(line))
         return;
     schd_progress_clear(&s->progress);
     fprintf(stderr, "%s\n", line);

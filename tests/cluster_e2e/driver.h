@@ -66,7 +66,7 @@ static inline int driver_start(struct driver *d, const char *program, char *cons
         argv[n++] = *extra;
     d->pid = fork();
     if (d->pid == 0) {
-        int fd = open(terminal, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+        int fd = open(terminal, O_WRONLY | O_CREAT | O_APPEND, 0644);
         dup2(fd, 1);
         dup2(fd, 2);
         setpgid(0, 0);

@@ -1,0 +1,191 @@
+/* Chaos: a real job, and at random moments something dies, stands still, or a snapshot on disk is damaged. Each
+ * round must end with exit code 0, nothing left behind, and the digest of the calm run: at staleness 0 a job
+ * that was killed is bit for bit the job that was not.
+ *
+ *     test_cluster_e2e_chaos [rounds [seed [first round]]]
+ *
+ * The seed is printed; a round's events follow from it alone, but for when exactly they meet the job.
+ */
+#include "tests/cluster_e2e/driver.h"
+#include "tests/cluster_e2e/small_data.h"
+#include "tests/suite.h"
+
+enum {
+    MAX_EVENTS = 4,
+    ROUND_WITHIN_MS = 90000,
+    CALM_MS = 2500 /* about what the calm job takes */
+};
+
+enum what { KILL, STOP_AND_GO, INTERRUPT, DAMAGE, N_WHAT };
+
+struct event {
+    int64_t at_ms;
+    enum what what;
+    const char *who;
+    int pause_ms;
+};
+
+static struct small_data data;
+static uint64_t seed;
+static int n_rounds = 6, first_round;
+static char calm[64];
+
+static void open_job(struct driver *d)
+{
+    char text[1024];
+    snprintf(text, sizeof(text),
+             "data: %s\nservers: 2\nshards: 2\nworkers: 2\nwidth: 16\nheads: 2\nhistory: 20\n"
+             "batch: 64\nlog_every: 10\nepochs: 14\nread: greedy\nmax_restarts: 20\n"
+             "snapshot_every: 60\nheartbeat_ms: 200\ndead_after_ms: 2000\n"
+             "request_timeout_ms: 10000\nkeep: 3\n",
+             data.set);
+    CU_ASSERT_EQUAL_FATAL(driver_open(d, text), 0);
+}
+
+/* A process of the named kind, or -1 when there is none at the moment. */
+static pid_t find(const struct driver *d, const char *who)
+{
+    if (strncmp(who, "ps", 2) == 0)
+        return driver_find(d, "sluice ps", who[2] == '0' ? "--rank 0" : "--rank 1", 0);
+    if (strcmp(who, "sched") == 0)
+        return driver_find(d, "sluice sched", "", 0);
+    if (strcmp(who, "mpirun") == 0)
+        return driver_find(d, "mpirun -n", "", 0);
+    int nth = who[6] - '0';
+    pid_t pid;
+    for (int i = 0; (pid = driver_find(d, "sluice worker", "", i)) > 0; i++) {
+        char line[8192];
+        driver_command_line(pid, line, sizeof(line));
+        if (strncmp(line, "mpirun", 6) != 0 && nth-- == 0)
+            return pid;
+    }
+    return -1;
+}
+
+/* Cuts or flips one file of the newest snapshot, while no job runs: the one before must be used. */
+static void damage(const struct driver *d, uint64_t *random)
+{
+    char command[1400];
+    int how = (int)(suite_random(random) % 2);
+    snprintf(command, sizeof(command),
+             "cd '%s/out/run/snapshot' 2>/dev/null || exit 0; s=$(ls -d step-*[0-9] 2>/dev/null | "
+             "tail -1); "
+             "[ $(ls -d step-*[0-9] 2>/dev/null | wc -l) -ge 2 ] || exit 0; "
+             "f=$(find $s -type f | sort | sed -n %dp); [ -n \"$f\" ] || exit 0; "
+             "n=$(stat -c %%s $f); if [ %d = 0 ]; then truncate -s $((n / 2)) $f; else "
+             "printf '\\125\\252' | dd of=$f bs=1 seek=$((n / 3)) conv=notrunc 2>/dev/null; fi; "
+             "echo \"    damaged $f\"",
+             d->folder, 1 + (int)(suite_random(random) % 8), how);
+    fflush(stdout);
+    if (system(command) != 0)
+        printf("    no snapshot to damage\n");
+}
+
+static int plan(uint64_t *random, struct event *events)
+{
+    static const char *const roles[] = {"ps0", "ps1", "sched", "worker0", "worker1", "mpirun"};
+    int n = 1 + (int)(suite_random(random) % MAX_EVENTS);
+    for (int i = 0; i < n; i++) {
+        uint64_t dice = suite_random(random) % 10;
+        events[i].what = dice < 6 ? KILL : dice < 8 ? STOP_AND_GO : dice < 9 ? INTERRUPT : DAMAGE;
+        events[i].who = roles[suite_random(random) % 6];
+        events[i].at_ms = (int64_t)(suite_random(random) % CALM_MS);
+        events[i].pause_ms = 100 + (int)(suite_random(random) % 3500);
+    }
+    return n;
+}
+
+/* Stops the job by SIGTERM, perhaps damages its newest snapshot, and starts it again. */
+static void interrupt(struct driver *d, bool with_damage, uint64_t *random)
+{
+    kill(d->pid, SIGTERM);
+    int code = driver_wait(d, ROUND_WITHIN_MS);
+    CU_ASSERT(code == 75 || code == 0); /* 0: it was just done */
+    CU_ASSERT_EQUAL(driver_left(d, 2000), 0);
+    if (with_damage)
+        damage(d, random);
+    CU_ASSERT_EQUAL(driver_start(d, SLUICE, NULL), 0);
+}
+
+static void happen(struct driver *d, const struct event *e, uint64_t *random)
+{
+    if (e->what == INTERRUPT || e->what == DAMAGE) {
+        printf("    interrupt%s\n", e->what == DAMAGE ? ", damage" : "");
+        interrupt(d, e->what == DAMAGE, random);
+        return;
+    }
+    pid_t pid = find(d, e->who);
+    printf("    %s %s%s\n", e->what == KILL ? "kill" : "stop", e->who,
+           pid < 0 ? " (not there)" : "");
+    if (pid < 0)
+        return;
+    kill(pid, e->what == KILL ? SIGKILL : SIGSTOP);
+    if (e->what == STOP_AND_GO) {
+        driver_nap(e->pause_ms);
+        kill(pid, SIGCONT);
+    }
+}
+
+static bool chaos_round(int number)
+{
+    struct driver d;
+    struct event events[MAX_EVENTS];
+    char out[600], digest[64];
+    unsigned before = CU_get_number_of_failures();
+    uint64_t random = seed + (uint64_t)number * 1000003;
+    open_job(&d);
+    int n = plan(&random, events);
+    int64_t began_ms = driver_now_ms();
+    printf("  round %d (seed %llu)\n", number, (unsigned long long)seed);
+    CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
+    for (int i = 0; i < n; i++) {
+        driver_nap((int)events[i].at_ms);
+        if (kill(d.pid, 0) || driver_find(&d, "train", "", 0) < 0)
+            break; /* it ended before */
+        happen(&d, &events[i], &random);
+    }
+    int code = driver_wait(&d, ROUND_WITHIN_MS);
+    CU_ASSERT_EQUAL(code, 0);
+    CU_ASSERT_EQUAL(driver_left(&d, 2000), 0);
+    snprintf(out, sizeof(out), "%s/out", d.folder);
+    small_data_digest(SLUICE, out, digest);
+    CU_ASSERT_STRING_EQUAL(digest, calm);
+    bool failed = CU_get_number_of_failures() > before;
+    printf("    %s, exit code %d, %lld ms\n", failed ? "FAILED" : "as calm", code,
+           (long long)(driver_now_ms() - began_ms));
+    if (getenv("SLUICE_TEST_VERBOSE"))
+        printf("%s", d.text);
+    driver_close(&d, failed);
+    return !failed;
+}
+
+static void test_a_job_ends_as_if_nothing_had_happened(void)
+{
+    struct driver d;
+    char out[600];
+    int n_failed = 0;
+    CU_ASSERT_EQUAL_FATAL(small_data_open(&data, SLUICE), 0);
+    open_job(&d);
+    driver_start(&d, SLUICE, NULL);
+    CU_ASSERT_EQUAL_FATAL(driver_wait(&d, ROUND_WITHIN_MS), 0);
+    snprintf(out, sizeof(out), "%s/out", d.folder);
+    small_data_digest(SLUICE, out, calm);
+    CU_ASSERT_FATAL(calm[0] != '\0');
+    driver_close(&d, false);
+    for (int i = 0; i < n_rounds; i++)
+        n_failed += !chaos_round(first_round + i);
+    printf("  %d rounds, %d failed\n", n_rounds, n_failed);
+    small_data_close(&data);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct suite_test tests[] = {T(test_a_job_ends_as_if_nothing_had_happened)};
+    if (argc > 1)
+        n_rounds = atoi(argv[1]);
+    seed = argc > 2 ? strtoull(argv[2], NULL, 0) : suite_seed();
+    if (argc > 3)
+        first_round = atoi(argv[3]);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    return suite_run("cluster_e2e.chaos", tests, 1, NULL);
+}
