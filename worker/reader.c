@@ -110,7 +110,8 @@ static int pick(struct wrk_reader *reader, const struct wrk_part *parts, size_t 
             reader->picks[n++] =
                 (uint64_t)parts[i].frame << 32 | frame->sequence[parts[i].from + k];
     }
-    qsort(reader->picks, n, sizeof(*reader->picks), compare_picks);
+    if (n > 1) /* a rank may have no part, and no array yet */
+        qsort(reader->picks, n, sizeof(*reader->picks), compare_picks);
     *n_p = n;
     return CLU_OK;
 }
