@@ -198,7 +198,9 @@ size_t clu_wire_dtype_size(int dtype)
 
 int clu_wire_dtype_of(const char *name)
 {
-    return !strcmp(name, "fp32") ? CLU_WIRE_FP32 : !strcmp(name, "bf16") ? CLU_WIRE_BF16 : 0;
+    if (!strcmp(name, "bf16") || !strcmp(name, "bf16_feedback"))
+        return CLU_WIRE_BF16;
+    return !strcmp(name, "fp32") ? CLU_WIRE_FP32 : 0;
 }
 
 void clu_wire_to_bf16(const float *from, size_t n, uint16_t *to_p)

@@ -130,7 +130,7 @@ int clu_wire_decode_reply(const void *data, size_t size_bytes, struct clu_wire_r
 /* Bytes of one number of a row. 0 for CLU_WIRE_NONE. */
 size_t clu_wire_dtype_size(int dtype);
 
-/* "fp32" or "bf16" to enum clu_wire_dtype; 0 when it is neither. */
+/* "fp32", "bf16" or "bf16_feedback" to enum clu_wire_dtype; 0 for any other. */
 int clu_wire_dtype_of(const char *name);
 
 /* n floats to bf16, nearest, ties to even (a NaN stays one), and back (from: at any

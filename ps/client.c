@@ -17,6 +17,7 @@
 #include "cluster/pack.h"
 #include "cluster/status.h"
 #include "ps/client_internal.h"
+#include "ps/feedback.h"
 #include "ps/hello.h"
 #include "ps/partition.h"
 
@@ -34,6 +35,7 @@ enum {
     GRACE_MS = 250,      /* a server tells its own deadline first: its sentence says why */
     SNAPSHOT_SHARE = 10, /* a snapshot may take so many request timeouts */
     LENT_WAIT_MS = 5000,
+    FEEDBACK_BYTES = 64 << 20, /* a table */
 };
 
 /* ---- tickets ---- */
@@ -176,10 +178,14 @@ static void split(const struct psv_client *client, struct psv_ticket *ticket)
     }
 }
 
-static void gather_row(unsigned char *to, const float *from, size_t dim, int dtype)
+static void gather_row(const struct psv_client *client, int table, uint64_t key, const float *from,
+                       unsigned char *to)
 {
-    if (dtype == CLU_WIRE_FP32)
+    size_t dim = (size_t)client->tables[table].dim;
+    if (client->dtype == CLU_WIRE_FP32)
         memcpy(to, from, dim * sizeof(float));
+    else if (client->feedback)
+        psv_feedback_round(client->feedback[table], key, from, to);
     else
         clu_wire_to_bf16(from, dim, (uint16_t *)(void *)to);
 }
@@ -204,8 +210,8 @@ static void lay_out(const struct psv_client *client, struct psv_ticket *ticket)
                     ticket->own_keys[at_key] = part->keys[from];
                 at_key++;
                 if (has_rows)
-                    gather_row(ticket->own_rows + at_row, part->rows + from * dim, dim,
-                               ticket->dtype);
+                    gather_row(client, part->table, part->keys[from], part->rows + from * dim,
+                               ticket->own_rows + at_row);
                 at_row += row_bytes;
             }
             order += part->n;
@@ -565,6 +571,15 @@ static int allocate(struct psv_client *client, const struct psv_client_options *
     }
     *client->map = *options->map;
     client->n_shards = (int)n_shards;
+    if (!strcmp(options->wire_dtype, "bf16_feedback")) {
+        client->feedback = calloc(n_tables + 1, sizeof(struct psv_feedback *));
+        int status = client->feedback ? 0 : CLU_E_NO_MEMORY;
+        for (size_t t = 0; !status && t < n_tables; t++)
+            status =
+                psv_feedback_create(client->tables[t].dim, FEEDBACK_BYTES, &client->feedback[t]);
+        if (status)
+            return clu_fail(status, "no memory for error feedback");
+    }
     client->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (client->wake < 0)
         return clu_fail(clu_status_from_errno(errno), "eventfd: %s", strerror(errno));
@@ -585,6 +600,9 @@ static void release_client(struct psv_client *client)
             if (!atomic_load(&ticket->lent)) /* else leaked rather than read after free */
                 free_ticket(ticket);
         }
+    for (int t = 0; client->feedback && t < client->options.n_tables; t++)
+        psv_feedback_free(client->feedback[t]);
+    free(client->feedback);
     if (client->wake >= 0)
         close(client->wake);
     pthread_cond_destroy(&client->work);
@@ -619,7 +637,9 @@ int psv_client_open(const struct psv_client_options *options, struct psv_client 
     client->retry_ms = options->retry_ms > 0 ? options->retry_ms : retry_ms;
     client->dtype = clu_wire_dtype_of(options->wire_dtype);
     int status = client->dtype ? allocate(client, options)
-                               : clu_fail(CLU_E_CONFIG, "wire_dtype \"%s\": expected fp32 or bf16",
+                               : clu_fail(CLU_E_CONFIG,
+                                          "wire_dtype \"%s\": expected fp32, bf16 or "
+                                          "bf16_feedback",
                                           options->wire_dtype);
     for (int s = 0; !status && s < client->n_shards; s++) {
         snprintf(client->links[s].endpoint, sizeof(client->links[s].endpoint), "%s",

@@ -39,10 +39,11 @@ struct psv_client_options {
     const struct emb_table_spec *tables; /* copied */
     int n_tables;
     int rank, n_ranks;
-    uint64_t incarnation;   /* this start of this rank, > 0; grows with each start */
-    int64_t staleness;      /* -1: async; must be the servers' */
-    const char *wire_dtype; /* "fp32", "bf16" */
-    int error_feedback; /* bf16 pushes carry what rounding left over to the next push of the row */
+    uint64_t incarnation; /* this start of this rank, > 0; grows with each start */
+    int64_t staleness;    /* -1: async; must be the servers' */
+    /* "fp32", "bf16", "bf16_feedback": bf16, and what rounding a gradient left over is added to
+     * the row's next one (ps/feedback.h); then one thread pushes at a time */
+    const char *wire_dtype;
     int request_timeout_ms;
     int retry_ms; /* first try again after this; 0: a twentieth of the timeout, 50 to 1000 */
     int heartbeat_ms;

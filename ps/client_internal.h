@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+struct psv_feedback;
 struct psv_ticket;
 
 struct psv_call {
@@ -75,7 +76,8 @@ struct psv_link {
 struct psv_client {
     struct psv_client_options options;
     struct emb_table_spec *tables;
-    uint64_t *table_hash; /* [n_tables] */
+    uint64_t *table_hash;           /* [n_tables] */
+    struct psv_feedback **feedback; /* [n_tables], or NULL */
     struct clu_bucket_map *map;
     int dtype, n_shards;
     int64_t retry_ms;

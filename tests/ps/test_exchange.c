@@ -260,6 +260,45 @@ static void test_staleness_k_answers_early_and_measures_it(void)
     rig_close(&rig);
 }
 
+static double pushed_sum(const char *dtype)
+{
+    enum { N = 100 };
+    struct rig rig;
+    struct psv_client *client;
+    uint64_t key = 5, ticket = 0;
+    float gradient[8], row[8];
+    rig_open(&rig, 1, 1, 0, "snapshot");
+    psv_server_stop(rig.server);
+    clu_remove_tree(rig.dir);
+    rig.tables[0].optimizer = EMB_SGD;
+    rig.tables[0].learning_rate = 1;
+    rig.tables[0].init_range = 0;
+    CU_ASSERT_EQUAL_FATAL(rig_start(&rig), 0);
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, dtype, &client), 0);
+    for (int j = 0; j < 8; j++)
+        gradient[j] = 1.0f + 0x1p-9f; /* bf16 has 8 bits: it rounds to 1 */
+    struct psv_part part = {0, 1, &key, gradient};
+    for (uint64_t step = 1; step <= N; step++) {
+        CU_ASSERT_EQUAL(psv_client_push(client, &part, 1, step, &ticket), 0);
+        CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), 0);
+    }
+    part.rows = row;
+    psv_client_close(client); /* looked at without rounding */
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 2, "fp32", &client), 0);
+    CU_ASSERT_EQUAL(psv_client_pull(client, &part, 1, N + 1, &ticket), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), 0);
+    psv_client_close(client);
+    rig_close(&rig);
+    return -(double)row[3] / N;
+}
+
+static void test_error_feedback_loses_no_sum(void)
+{
+    CU_ASSERT_DOUBLE_EQUAL(pushed_sum("fp32"), 1 + 0x1p-9, 1e-6);
+    CU_ASSERT_DOUBLE_EQUAL(pushed_sum("bf16"), 1, 1e-6);
+    CU_ASSERT_DOUBLE_EQUAL(pushed_sum("bf16_feedback"), 1 + 0x1p-9, 1e-4);
+}
+
 static void test_async_applies_on_arrival(void)
 {
     struct rig rig;
@@ -293,4 +332,5 @@ SUITE("ps.exchange", T(test_rows_nobody_wrote_have_their_initial_values),
       T(test_a_client_of_other_tables_is_refused_with_the_field),
       T(test_a_gradient_that_is_not_finite_ends_in_a_status),
       T(test_a_snapshot_holds_exactly_its_step_and_restores_on_any_shape),
-      T(test_staleness_k_answers_early_and_measures_it), T(test_async_applies_on_arrival))
+      T(test_staleness_k_answers_early_and_measures_it), T(test_error_feedback_loses_no_sum),
+      T(test_async_applies_on_arrival))
