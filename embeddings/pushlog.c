@@ -2,8 +2,8 @@
  *
  * Records collect in a buffer; commit writes them behind a header that carries their checksum, in one write, and
  * syncs. A write that fails is cut off again, so the file always ends with a whole group or with the torn tail of
- * a crash. Reading stops at the first group that is not whole; that is only right at the end of the newest
- * file that holds anything, elsewhere it is damage.
+ * a crash. Reading stops at the first group that is not whole. That is a torn tail only if no whole group follows
+ * anywhere, because a group is written after the one before it was synced; else it is damage.
  *
  * (G1) lsn goes up by one from group to group, over files too.
  * (G2) A file is synced, and its folder too, before the first commit into it returns.
@@ -209,6 +209,23 @@ static bool read_exactly(int fd, void *data, size_t size)
     return true;
 }
 
+/* True when a whole group header stands anywhere in the file from `from` on. */
+static bool group_follows(int fd, uint64_t from, uint64_t file_bytes)
+{
+    enum { CHUNK = 1 << 16 };
+    static const char magic[] = GROUP_MAGIC;
+    char *chunk = malloc(CHUNK + GROUP_HEADER);
+    bool found = !chunk; /* without memory to look: rather refuse than cut */
+    for (uint64_t at = from; chunk && !found && at + GROUP_HEADER <= file_bytes; at += CHUNK) {
+        ssize_t n = pread(fd, chunk, CHUNK + GROUP_HEADER, (off_t)at);
+        for (ssize_t i = 0; i + GROUP_HEADER <= n && !found; i++)
+            found = chunk[i] == magic[0] && memcmp(chunk + i, magic, 4) == 0 &&
+                    get_u64(chunk + i + 32) == clu_hash_bytes(chunk + i, 32);
+    }
+    free(chunk);
+    return found;
+}
+
 /* Replays one file; *whole_p: bytes up to the end of its last whole group. */
 static int replay_file(struct emb_pushlog *log, int fd, uint64_t file_bytes, uint64_t after,
                        apply_function *apply, void *context, uint64_t *whole_p)
@@ -265,7 +282,7 @@ static int replay_all(struct emb_pushlog *log, uint64_t after, apply_function *a
         if (!status)
             status = replay_file(log, fd, (uint64_t)st.st_size, after, apply, context, &whole);
         bool torn = !status && whole < (uint64_t)st.st_size;
-        if (torn && i + 1 < log->n_files)
+        if (torn && (i + 1 < log->n_files || group_follows(fd, whole + 1, (uint64_t)st.st_size)))
             status = clu_fail(CLU_E_CORRUPT, "%s: damaged at byte %llu", path,
                               (unsigned long long)whole);
         else if (torn && ftruncate(fd, (off_t)whole) != 0)

@@ -224,6 +224,27 @@ struct gather {
     bool plain; /* fp32, nothing expires, no heat to keep */
 };
 
+/* The usual sizes without a call. */
+static inline void copy_row(void *to, const void *from, size_t bytes)
+{
+    switch (bytes) {
+    case 32:
+        memcpy(to, from, 32);
+        break;
+    case 64:
+        memcpy(to, from, 64);
+        break;
+    case 128:
+        memcpy(to, from, 128);
+        break;
+    case 256:
+        memcpy(to, from, 256);
+        break;
+    default:
+        memcpy(to, from, bytes);
+    }
+}
+
 static inline void gather_one(void *context, size_t i, uint32_t slot)
 {
     struct gather *g = context;
@@ -231,7 +252,7 @@ static inline void gather_one(void *context, size_t i, uint32_t slot)
     if (slot != EMB_NO_SLOT) {
         const char *value = emb_store_row(&g->table->store, slot) + 8;
         if (g->plain && emb_value_u32(value, EMB_VALUE_COUNT)) {
-            memcpy(to, value + EMB_VALUE_EMBEDDING, g->row_bytes);
+            copy_row(to, value + EMB_VALUE_EMBEDDING, g->row_bytes);
             return;
         }
         if (emb_value_u32(value, EMB_VALUE_COUNT) &&
@@ -365,7 +386,8 @@ int emb_shard_pull(struct emb_shard *shard, int t, const uint64_t *keys, size_t 
                        .plain = spec->dtype == EMB_FP32 && spec->expire_steps == 0 &&
                                 !table->tracks_heat};
     size_t prefetch = EMB_ROW_HEADER + table->embedding_bytes;
-    emb_store_walk(&table->store, keys, n, prefetch < 512 ? prefetch : 512, gather_one, &g);
+    emb_store_walk(&table->store, keys, n, prefetch < 512 ? prefetch : 512, table->tracks_heat,
+                   gather_one, &g);
     table->n_pulled += n;
     for (size_t i = 0; i < g.n_missing; i++)
         clu_row_init(spec->seed, table->hash, g.missing[i].key, table->init_range, spec->dim,
@@ -410,8 +432,8 @@ static void make_row(struct emb_table *table, uint32_t slot)
     table->n_created++;
 }
 
-void emb_shard_apply(struct emb_shard *shard, struct emb_table *table, uint32_t slot,
-                     const float *grad, uint64_t step)
+static inline void apply(struct emb_shard *shard, struct emb_table *table, uint32_t slot,
+                         const float *grad, uint64_t step)
 {
     uint8_t *flags = emb_store_flags(&table->store, slot);
     char *value = emb_slot_value(table, slot);
@@ -474,7 +496,7 @@ int emb_shard_fetch_all(struct emb_shard *shard, int t, const uint64_t *keys, si
     if (status)
         return status;
     struct locate l = {.keys = keys, .slots = shard->slots, .missing = shard->missing};
-    emb_store_walk(&table->store, keys, n, 64, locate_one, &l);
+    emb_store_walk(&table->store, keys, n, 64, false, locate_one, &l);
     return l.n_missing && table->on_disk_only ? fetch(shard, t, l.n_missing, NULL, true) : CLU_OK;
 }
 
@@ -541,18 +563,15 @@ static int shelve_sealing(struct emb_shard *shard, struct emb_table *table, size
     return CLU_OK;
 }
 
-int emb_shard_push_rows(struct emb_shard *shard, int t, const uint64_t *keys, size_t n,
-                        const float *grads, uint64_t step)
+/* The general way: first every row resident, then every update (P1). */
+static int push_in_two_passes(struct emb_shard *shard, int t, const uint64_t *keys, size_t n,
+                              const float *grads, uint64_t step)
 {
     struct emb_table *table = &shard->table[t];
     const size_t dim = (size_t)table->spec.dim;
-    int status = emb_shard_scratch(shard, n);
-    if (!status) /* before any slot is looked up: making room may move rows out */
-        status = emb_room_for(shard, table, n, true);
-    if (status)
-        return status;
+    int status = CLU_OK;
     struct locate l = {.keys = keys, .slots = shard->slots, .missing = shard->missing};
-    emb_store_walk(&table->store, keys, n, 64, locate_one, &l);
+    emb_store_walk(&table->store, keys, n, 64, false, locate_one, &l);
     if (l.n_missing)
         status = make_resident(shard, t, l.n_missing);
     if (!status && shard->flush.kind >= EMB_FLUSH_CHECKPOINT)
@@ -569,10 +588,68 @@ int emb_shard_push_rows(struct emb_shard *shard, int t, const uint64_t *keys, si
                 __builtin_prefetch(row + at, 1);
         }
         if (shard->slots[i] != EMB_NO_SLOT)
-            emb_shard_apply(shard, table, shard->slots[i], grads + i * dim, step);
+            apply(shard, table, shard->slots[i], grads + i * dim, step);
     }
-    table->n_pushed += n;
     return CLU_OK;
+}
+
+struct update {
+    struct emb_shard *shard;
+    struct emb_table *table;
+    const uint64_t *keys;
+    const float *grads;
+    uint64_t step;
+    size_t dim, n_missing;
+};
+
+static inline void update_one(void *context, size_t i, uint32_t slot)
+{
+    struct update *u = context;
+    if (slot != EMB_NO_SLOT)
+        apply(u->shard, u->table, slot, u->grads + i * u->dim, u->step);
+    else
+        u->shard->missing[u->n_missing++] =
+            (struct emb_entry){.key = u->keys[i], .slot = (uint32_t)i};
+}
+
+/* The way of a table that is all in memory and admits at once: one walk updates what is there, then the rest
+ * is created, for which emb_room_for has made sure that nothing can be missing (P1). */
+static int push_in_memory(struct emb_shard *shard, struct emb_table *table, const uint64_t *keys,
+                          size_t n, const float *grads, uint64_t step)
+{
+    struct emb_store *store = &table->store;
+    struct update u = {shard, table, keys, grads, step, (size_t)table->spec.dim, 0};
+    emb_store_walk(store, keys, n, store->stride < 1024 ? store->stride : 1024, true, update_one,
+                   &u);
+    for (size_t i = 0; i < u.n_missing; i++) {
+        const struct emb_entry *entry = &shard->missing[i];
+        uint32_t slot = emb_store_find(store, entry->key);
+        if (slot == EMB_NO_SLOT) {
+            int status = emb_store_insert(store, entry->key, &slot);
+            if (status)
+                return status;
+            emb_value_set_u32(emb_slot_value(table, slot), EMB_VALUE_COUNT, 0);
+        }
+        apply(shard, table, slot, grads + entry->slot * u.dim, step);
+    }
+    return CLU_OK;
+}
+
+int emb_shard_push_rows(struct emb_shard *shard, int t, const uint64_t *keys, size_t n,
+                        const float *grads, uint64_t step)
+{
+    struct emb_table *table = &shard->table[t];
+    int status = emb_shard_scratch(shard, n);
+    if (!status) /* before any slot is looked up: making room may move rows out */
+        status = emb_room_for(shard, table, n, true);
+    if (status)
+        return status;
+    bool simple =
+        !table->on_disk_only && !table->sketch && shard->flush.kind < EMB_FLUSH_CHECKPOINT;
+    status = simple ? push_in_memory(shard, table, keys, n, grads, step)
+                    : push_in_two_passes(shard, t, keys, n, grads, step);
+    table->n_pushed += status ? 0 : n;
+    return status;
 }
 
 int emb_shard_push(struct emb_shard *shard, int t, const uint64_t *keys, size_t n,

@@ -38,6 +38,7 @@ struct emb_shard_options {
     uint64_t memory_bytes; /* the most resident bytes this shard may take; 0: no bound */
     enum emb_durability durability;
     uint64_t map_bytes; /* address space for LMDB at the start (it grows); 0: chosen */
+    uint64_t log_bytes; /* push log at which rows are written back; 0: 512 MiB */
     bool cold;          /* leave the rows in LMDB at open, instead of reading them ahead */
 };
 

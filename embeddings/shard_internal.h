@@ -139,8 +139,6 @@ struct emb_shard {
 
 /* ---- shard.c ---- */
 int emb_shard_scratch(struct emb_shard *shard, size_t n);
-void emb_shard_apply(struct emb_shard *shard, struct emb_table *table, uint32_t slot,
-                     const float *grad, uint64_t step);
 int emb_shard_push_rows(struct emb_shard *shard, int table, const uint64_t *keys, size_t n,
                         const float *grads, uint64_t step);
 int emb_shard_fetch_all(struct emb_shard *shard, int table, const uint64_t *keys, size_t n);

@@ -27,7 +27,7 @@ enum {
     SWEEP_STORED = 256,
     EVICT_AHEAD = 1024, /* slots freed beyond those asked for: the clock runs less often */
 };
-static const uint64_t log_limit_bytes = (uint64_t)512 << 20;
+static const uint64_t default_log_bytes = (uint64_t)512 << 20;
 
 size_t emb_memory(const struct emb_shard *shard)
 {
@@ -46,17 +46,6 @@ size_t emb_memory(const struct emb_shard *shard)
 static size_t row_budget(const struct emb_shard *shard)
 {
     return (size_t)(shard->options.memory_bytes / 8 * 7);
-}
-
-/* Slots that inserts can use without growing the slab. */
-static size_t slots_free(const struct emb_store *store)
-{
-    size_t usable = store->slab.committed / store->stride;
-    if (usable > store->flags.committed)
-        usable = store->flags.committed;
-    if (usable > store->max_slots)
-        usable = store->max_slots;
-    return store->n_free + (usable > store->n_slots ? usable - store->n_slots : 0);
 }
 
 static void evict_slot(struct emb_table *table, uint32_t slot, uint8_t flags)
@@ -111,15 +100,15 @@ static int clean_now(struct emb_shard *shard)
 int emb_room_for(struct emb_shard *shard, struct emb_table *table, size_t n, bool must)
 {
     struct emb_store *store = &table->store;
-    size_t budget = row_budget(shard), free_slots = slots_free(store);
-    if (free_slots >= n)
+    size_t budget = row_budget(shard), free_slots = emb_store_room(store);
+    if (free_slots >= n && !store->starved)
         return CLU_OK;
-    size_t needed = (n - free_slots) * (store->stride + 16);
+    size_t needed = free_slots < n ? (n - free_slots) * (store->stride + 16) : 0;
     if (budget == 0 || emb_memory(shard) + needed <= budget ||
         emb_store_memory(store) + needed <= SMALLEST_TABLE)
         if (emb_store_reserve(store, n) == CLU_OK)
             return CLU_OK;
-    free_slots += evict(table, n - free_slots + EVICT_AHEAD);
+    free_slots += free_slots < n ? evict(table, n - free_slots + EVICT_AHEAD) : 0;
     if (free_slots < n && must && table->n_dirty > store->n_rows / 2 && may_clean(shard)) {
         int status = clean_now(shard);
         if (status)
@@ -282,8 +271,8 @@ static int write_back(struct emb_shard *shard)
     if (shard->job)
         return CLU_OK; /* the snapshot's own advance does the writing */
     int status = CLU_OK;
-    if (flush->kind == EMB_FLUSH_NONE && shard->log &&
-        emb_pushlog_bytes(shard->log) > log_limit_bytes) {
+    uint64_t limit = shard->options.log_bytes ? shard->options.log_bytes : default_log_bytes;
+    if (flush->kind == EMB_FLUSH_NONE && shard->log && emb_pushlog_bytes(shard->log) > limit) {
         status = emb_pushlog_rotate(shard->log);
         if (!status)
             status = emb_flush_begin(shard, EMB_FLUSH_CHECKPOINT);

@@ -9,7 +9,7 @@
  *
  * (S1) Every live slot has exactly one index entry, in the segment that its tag's low bits select.
  * (S2) In a segment no empty entry lies between an entry and its home place (linear probing; removal shifts).
- * (S3) A segment is never more than MAX_LOAD full, so every probe ends.
+ * (S3) A segment is never full (MAX_LOAD unless memory ran out), so every probe ends.
  * (S4) Free slots below n_slots are chained through their key field; flags of a free slot are 0.
  */
 #include "embeddings/store.h"
@@ -235,28 +235,60 @@ static int split(struct emb_store *store, struct emb_segment *old, uint32_t tag)
     return CLU_OK;
 }
 
+/* Index for n more entries, as many as make segments split on average, and two. */
+static int reserve_segments(struct emb_store *store, size_t n)
+{
+    size_t segments = store->n_segments + n / (MAX_LOAD / 2) + 2;
+    int status = range_commit(&store->index, segments * sizeof(struct emb_segment));
+    if (!status && store->starved)
+        status = double_directory(store);
+    if (!status)
+        store->starved = false;
+    return status;
+}
+
 int emb_store_reserve(struct emb_store *store, size_t n)
 {
     if (n <= store->n_free)
-        return CLU_OK;
+        return reserve_segments(store, n);
     size_t slots = store->n_slots + (n - store->n_free);
     if (slots > store->max_slots)
         return CLU_E_NO_MEMORY;
     int status = range_commit(&store->slab, slots * store->stride);
-    return status ? status : range_commit(&store->flags, slots);
+    if (!status)
+        status = range_commit(&store->flags, slots);
+    return status ? status : reserve_segments(store, n);
+}
+
+static size_t usable_slots(const struct emb_store *store)
+{
+    size_t slots = store->slab.committed / store->stride;
+    slots = slots < store->flags.committed ? slots : store->flags.committed;
+    return slots < store->max_slots ? slots : store->max_slots;
+}
+
+size_t emb_store_room(const struct emb_store *store)
+{
+    size_t usable = usable_slots(store);
+    return store->n_free + (usable > store->n_slots ? usable - store->n_slots : 0);
 }
 
 int emb_store_insert(struct emb_store *store, uint64_t key, uint32_t *slot_p)
 {
-    int status = store->n_free ? CLU_OK : emb_store_reserve(store, 1);
+    int status = store->n_free || store->n_slots < usable_slots(store)
+                     ? CLU_OK
+                     : emb_store_reserve(store, 1);
     if (status)
         return status;
     uint64_t hash = emb_store_hash(store, key);
     struct emb_segment *segment = segment_of(store, hash);
     while (segment->n_entries >= MAX_LOAD) { /* (S3) */
         status = split(store, segment, emb_store_tag(hash));
-        if (status)
+        if (status && segment->n_entries >= EMB_SEGMENT_ENTRIES - 1)
             return status;
+        store->starved |= status != CLU_OK;
+        if (status)
+            break;
         segment = segment_of(store, hash);
     }
     uint32_t slot = store->free_head;
