@@ -163,7 +163,24 @@ struct mdl_room {
     mdl_real *P_, *That, *dP, *dThat; /* [M - 1, C], [M - 1], twice */
 };
 
+/* Where the time of a step on one thread goes; for benches. */
+enum mdl_module {
+    MDL_MODULE_ACT,      /* tokens and CAM_act */
+    MDL_MODULE_INPUTS,   /* X, Q, K, V of CAM_item, once per seq */
+    MDL_MODULE_ITEM,     /* the rest of CAM_item */
+    MDL_MODULE_GEN,      /* CAM_gen */
+    MDL_MODULE_DECISION, /* decision layer and losses */
+    MDL_MODULE_OTHER,    /* preparing the weights, adding up and finishing the gradients */
+    MDL_N_MODULES,
+};
+
+struct mdl_clock {
+    double seconds[MDL_N_MODULES];
+    double last; /* when the time before was booked */
+};
+
 struct mdl_fast {
+    struct mdl_clock *clock; /* NULL: nobody asks */
     const struct mdl_config *config;
     const struct mdl_batch *batch;
     struct mdl_weights w;

@@ -11,6 +11,20 @@
 #include "model/params.h"
 #include "model/reference_ends.h"
 
+#include <time.h>
+
+/* Books the time since the last lap to a module. */
+MDL_INLINE void mdl_lap(const struct mdl_fast *f, enum mdl_module module)
+{
+    if (!f->clock)
+        return;
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    double at = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+    f->clock->seconds[module] += at - f->clock->last;
+    f->clock->last = at;
+}
+
 MDL_STATIC void mdl_prepare_decision(const struct mdl_fast *f, struct mdl_decision *p)
 {
     const struct mdl_decision_weights *w = &f->w.decision;
@@ -94,7 +108,9 @@ MDL_STATIC void mdl_phase_a(void *context, int chunk, int thread)
             mdl_store(Seq + k, mdl_load(w->ln2_w + k) * (sum * per) + mdl_load(w->ln2_b + k));
         }
     }
+    mdl_lap(f, MDL_MODULE_ACT);
     mdl_item_inputs(f, first, n, room->Z);
+    mdl_lap(f, MDL_MODULE_INPUTS);
 }
 
 /* Phase C: backward of one slice of the chunks. */
@@ -117,6 +133,7 @@ MDL_STATIC void mdl_phase_c(void *context, int slice, int thread)
                                  0, dX);
         }
         mdl_item_inputs_backward(f, first, n, room->Z, room->dX, room->dZ, &sums->item);
+        mdl_lap(f, MDL_MODULE_INPUTS);
         /* dY of a token: its seq's dSeq over the length; XQKV is free until backward fills it */
         mdl_real *dY = room->act.N;
         for (int s = 0; s < n; s++) {
@@ -131,6 +148,7 @@ MDL_STATIC void mdl_phase_c(void *context, int slice, int thread)
             for (int k = 0; k < f->f; k++)
                 f->d_seq_item[(size_t)(first + s) * f->f + k] =
                     room->dZ[(size_t)s * wide + d + k] + room->act.dctx[(size_t)s * f->f + k];
+        mdl_lap(f, MDL_MODULE_ACT);
     }
 }
 
@@ -249,14 +267,18 @@ MDL_STATIC void mdl_tile(struct mdl_fast *f, int first, int n, struct mdl_room *
                             b->item + (size_t)b->sample_item[first + i] * f->f, room->item[i].cc);
         mdl_item_forward(f, b->hist_seq + from, L, &room->item[i], room->W_oG, room->R);
     }
+    mdl_lap(f, MDL_MODULE_ITEM);
     mdl_fill_gen(f, first, n, room);
     mdl_small_forward(f, &f->gen, &room->gen, n, 1, &room->gen_kept, room->Y);
+    mdl_lap(f, MDL_MODULE_GEN);
     mdl_decide(f, rows, room->Y, room->hidden, room->out);
     mdl_losses_of_tile(f, first, n, room, sums->losses);
     if (!backward)
         return;
     mdl_decide_backward(f, rows, room, sums);
+    mdl_lap(f, MDL_MODULE_DECISION);
     mdl_small_backward(f, &f->gen, &room->gen, n, 1, &room->gen_kept, room->dY, &sums->gen);
+    mdl_lap(f, MDL_MODULE_GEN);
     for (int i = 0; i < n; i++) {
         const mdl_real *dc = room->gen.dctx + (size_t)i * d_c;
         int from = b->hist_offset[first + i], L = b->hist_offset[first + i + 1] - from;
@@ -271,6 +293,7 @@ MDL_STATIC void mdl_tile(struct mdl_fast *f, int first, int n, struct mdl_room *
         for (int k = 0; k < f->f; k++)
             d_target[k] += dc[f->u + k];
     }
+    mdl_lap(f, MDL_MODULE_ITEM);
 }
 
 MDL_STATIC void mdl_phase_b_slice(struct mdl_fast *f, int slice, int thread, int backward)
@@ -343,13 +366,16 @@ MDL_STATIC void mdl_fast_step(struct mdl_fast *f, const mdl_real *params,
                               struct mdl_losses *losses_p, struct mdl_grads *grads)
 {
     double sums[3] = {0};
+    mdl_lap(f, MDL_MODULE_OTHER);
     mdl_prepare(f, params);
     mdl_fast_cut(f);
+    mdl_lap(f, MDL_MODULE_OTHER);
     mdl_parallel(f->n_threads, f->n_chunks, mdl_phase_a, f);
     mdl_parallel(f->n_threads, f->n_slices, grads ? mdl_phase_b : mdl_phase_b_forward, f);
     if (grads) {
         mdl_parallel(f->n_threads, f->n_slices, mdl_phase_c, f);
         mdl_finish(f, grads);
+        mdl_lap(f, MDL_MODULE_OTHER);
     }
     for (int s = 0; s < f->n_slices; s++)
         for (int k = 0; k < 3; k++)

@@ -121,6 +121,13 @@ void bench_batch_init(struct bench_batch *batch, const struct mdl_config *config
         batch->params[i] += (mdl_real)uniform(&state, -0.05, 0.05);
 }
 
+void bench_batch_share_history(struct bench_batch *batch)
+{
+    int *hist_seq = (int *)(uintptr_t)batch->view.hist_seq, H = batch->config.history;
+    for (int i = 1; i < batch->view.n_samples; i++)
+        memcpy(hist_seq + (size_t)i * (size_t)H, hist_seq, (size_t)H * sizeof(int));
+}
+
 void bench_batch_fini(struct bench_batch *batch)
 {
     const struct mdl_batch *b = &batch->view;

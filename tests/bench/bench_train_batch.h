@@ -20,6 +20,13 @@ struct bench_batch {
 void bench_batch_init(struct bench_batch *batch, const struct mdl_config *config, int n_samples,
                       int samples_per_user);
 
+/* Gives every sample the first one's history: candidates of one request. */
+void bench_batch_share_history(struct bench_batch *batch);
+
+/* A batch of n_samples training samples of a prepared data set, 8 a user at most, with the rows its tables
+ * would start from; the default sizes of the job file. 0, or -1 (logged). */
+int bench_batch_load(struct bench_batch *batch, const char *data_dir, int n_samples);
+
 void bench_batch_fini(struct bench_batch *batch);
 
 /* Writes the configuration, batch and parameters as raw arrays, with a line of name, type and length each in

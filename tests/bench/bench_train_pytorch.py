@@ -3,7 +3,7 @@
     bench_train_pytorch.py DIR [--steps N] [--variant padded|packed] [--grads FILE]
 
 reads a batch and the weights that bench_train wrote into DIR, and prints one JSON object: losses, samples/s of
-forward + backward (min, median, max), threads. `padded` is the model as one would write it: every history is
+forward + backward (median, min, max; processor time, one thread). `padded` is the model as one would write it: every history is
 [B, H, M] tokens and masks. `packed` runs the linear maps over the tokens that exist, and encodes each distinct
 history item once; the attention is still padded, as PyTorch's batched products need it. --grads also writes all
 gradients, as float32 in the order of arrays.txt (parameters, then user, then item).
@@ -200,11 +200,11 @@ def main():
     for _ in range(options.steps + 1):
         for leaf in leaves:
             leaf.grad = None
-        start = time.perf_counter()
+        start = time.process_time()
         cls, reg, over = model.losses(batch, options.variant == "packed")
         total = model.alpha * cls + model.beta * reg + model.gamma * over
         total.backward()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
         values = [float(x) for x in (cls, reg, over, total)]
     if options.grads:
         np.concatenate([leaf.grad.numpy().ravel() for leaf in leaves]).astype(np.float32).tofile(options.grads)
