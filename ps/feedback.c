@@ -1,5 +1,5 @@
-/* A direct-mapped table: place = hash(key) mod n. A gradient that is not finite leaves nothing over:
- * the server refuses it, and a NaN must not stay here.
+/* A direct-mapped table: place = hash(key) mod n. A gradient that is not finite leaves nothing
+ * over: the server refuses it, and a NaN must not stay here.
  */
 #include "ps/feedback.h"
 

@@ -3,8 +3,8 @@
  *     sent = bf16(gradient + left over)        left over = gradient + left over - sent
  *
  * So over many steps the sum of what a server gets is the sum of the gradients, to one rounding.
- * Left-overs are kept in a table of fixed size with one place a key's hash: of two keys that share a
- * place the newer keeps it, and the older loses one rounding, no more. Threads: one object, one
+ * Left-overs are kept in a table of fixed size with one place a key's hash: of two keys that share
+ * a place the newer keeps it, and the older loses one rounding, no more. Threads: one object, one
  * thread. Cost: one look-up a row.
  */
 #ifndef PS_FEEDBACK_H

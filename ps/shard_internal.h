@@ -1,0 +1,100 @@
+/* The insides of a shard's mind, for its four rooms: shard.c (requests, what is held),
+ * shard_reply.c
+ * (replies and pulls), shard_apply.c (steps), shard_snapshot.c. The rules (R1) to (R7): shard.h.
+ */
+#ifndef PS_SHARD_INTERNAL_H
+#define PS_SHARD_INTERNAL_H
+
+#include "embeddings/shard.h"
+#include "ps/gate.h"
+#include "ps/merge.h"
+#include "ps/pool.h"
+#include "ps/shard.h"
+
+struct clu_packer;
+
+enum {
+    SPARE_WINDOW = 8,          /* positions a push may be early beyond what the bound needs */
+    ASYNC_WINDOW = 64,         /* pushes of a rank that overtook an earlier one */
+    MIN_LENT_BYTES = 32 << 10, /* smaller replies are copied: cheaper than lending */
+    CHUNK_FLOATS = 16 << 10,   /* conversion to bf16 in pieces that stay in the cache */
+    RETRY_STORAGE_MS = 200,
+    SNAPSHOT_SLICE_US = 2000,
+    SENTENCE_BYTES = 256,
+};
+
+struct psv_finished {
+    uint64_t step;
+    char path[512]; /* as answered: relative to the snapshot's folder */
+    struct emb_snapshot_result result;
+    bool done;
+};
+
+struct psv_shard {
+    struct psv_shard_options options;
+    struct emb_table_spec *tables;
+    struct emb_shard *rows;
+    uint64_t applied;
+    int status; /* (R6) latched */
+
+    struct psv_gate *gate;       /* staleness bound: all ranks' */
+    struct psv_gate **rank_gate; /* async: [n_ranks], made at a rank's first push */
+    uint64_t *incarnation;       /* [n_ranks] the newest seen */
+    int cursor;                  /* async: whose turn it is */
+
+    int next_table; /* (I1) */
+    int64_t stalled_since_ms, retry_at_ms;
+    bool stalled;
+
+    struct psv_request **held; /* [n_held] */
+    int n_held;
+    struct psv_request *snapshot; /* the one being written */
+    struct psv_finished finished;
+
+    struct psv_merge *merge;
+    struct psv_source *sources; /* [n_ranks] */
+    struct psv_pool *pool;
+    float *scratch; /* bf16 gradients as fp32, or a chunk of rows */
+    size_t n_scratch;
+    struct psv_shard_stats stats;
+};
+
+/* No bound: pushes are applied on arrival, in the order of each rank's seq. */
+bool psv_shard_is_async(const struct psv_shard *shard);
+
+/* At least n floats, kept for the next call; NULL without memory. */
+float *psv_shard_scratch(struct psv_shard *shard, size_t n_floats);
+
+/* Answers with a status and a sentence (NULL: none), or with 0 and a body. What cannot be sent is
+ * counted. */
+void psv_shard_reply(struct psv_shard *shard, const struct psv_request *request, int status,
+                     const char *sentence);
+void psv_shard_reply_body(struct psv_shard *shard, const struct psv_request *request,
+                          struct clu_packer *body);
+
+/* Answers a pull with its rows. */
+void psv_shard_answer_pull(struct psv_shard *shard, struct psv_request *request);
+
+/* Bytes of the rows of some parts. */
+size_t psv_shard_rows_bytes(const struct psv_shard *shard, const struct clu_wire_part *part,
+                            int n_parts, int dtype);
+
+/* Applies whatever is complete; answers what waited for it. */
+void psv_shard_apply_ready(struct psv_shard *shard, int64_t now_ms);
+
+/* Answers held requests that are ready now. */
+void psv_shard_release_held(struct psv_shard *shard);
+
+/* Starts the held snapshot whose step has just been applied. */
+void psv_shard_begin_snapshot(struct psv_shard *shard);
+
+/* A slice of the running snapshot; answers when it is whole. */
+void psv_shard_advance_snapshot(struct psv_shard *shard);
+
+/* Answers with the files of the finished snapshot. */
+void psv_shard_answer_snapshot(struct psv_shard *shard, const struct psv_request *request);
+
+/* A folder below the job's snapshots, without a way out of it. */
+bool psv_shard_may_write(const struct psv_shard *shard, const char *dir);
+
+#endif

@@ -1,0 +1,89 @@
+/* A shard's part of a job's snapshot: one file, begun between two steps (R5), written in slices
+ * beside the steps that follow. The result is kept, for the one who asks again because the answer
+ * was lost.
+ */
+#include "ps/shard_internal.h"
+
+#include "cluster/file.h"
+#include "cluster/pack.h"
+#include "cluster/status.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void psv_shard_answer_snapshot(struct psv_shard *shard, const struct psv_request *request)
+{
+    const struct emb_snapshot_result *result = &shard->finished.result;
+    struct clu_packer packer;
+    clu_packer_init(&packer);
+    clu_pack_array(&packer, 1);
+    clu_pack_array(&packer, 4);
+    clu_pack_text(&packer, shard->finished.path);
+    clu_pack_uint(&packer, result->size_bytes);
+    clu_pack_uint(&packer, result->checksum);
+    clu_pack_uint(&packer, result->n_rows);
+    psv_shard_reply_body(shard, request, &packer);
+    clu_packer_fini(&packer);
+}
+
+/* A folder below the root, without a way out of it. */
+bool psv_shard_may_write(const struct psv_shard *shard, const char *dir)
+{
+    const char *root = shard->options.snapshot_root;
+    if (strstr(dir, "/../") || !dir[0])
+        return false;
+    return !root || (!strncmp(dir, root, strlen(root)) && dir[strlen(root)] == '/');
+}
+
+static int start_writing(struct psv_shard *shard, const struct psv_request *request)
+{
+    char rows[1100], path[1200], *name = shard->finished.path;
+    int status = clu_path_join(rows, sizeof(rows), request->text, "rows");
+    if (!status)
+        status = clu_mkdirs(rows);
+    snprintf(name, sizeof(shard->finished.path), "rows/shard-%04d.rows", shard->options.number);
+    if (!status)
+        status = clu_path_join(path, sizeof(path), request->text, name);
+    if (!status)
+        status = clu_remove_tree(path); /* left by a try that a crash ended */
+    if (!status)
+        status = emb_shard_snapshot_begin(shard->rows, EMB_SNAPSHOT_FULL, request->step, path);
+    return status;
+}
+
+/* Starts the held snapshot whose step has just been applied. */
+void psv_shard_begin_snapshot(struct psv_shard *shard)
+{
+    for (int i = 0; i < shard->n_held && !shard->snapshot; i++) {
+        struct psv_request *request = shard->held[i];
+        if (request->op != CLU_WIRE_SNAPSHOT ||
+            (request->step != shard->applied && !psv_shard_is_async(shard)))
+            continue;
+        shard->held[i--] = shard->held[--shard->n_held];
+        shard->finished.done = false;
+        int status = start_writing(shard, request);
+        if (status) {
+            psv_shard_reply(shard, request, status, "the snapshot could not be begun");
+            psv_request_free(request);
+        } else {
+            shard->snapshot = request;
+        }
+    }
+}
+
+void psv_shard_advance_snapshot(struct psv_shard *shard)
+{
+    struct psv_finished *finished = &shard->finished;
+    int status = emb_shard_snapshot_advance(shard->rows, SNAPSHOT_SLICE_US, &finished->result);
+    if (status == CLU_E_AGAIN)
+        return;
+    finished->step = shard->snapshot->step;
+    finished->done = !status;
+    if (status)
+        psv_shard_reply(shard, shard->snapshot, status, "the snapshot could not be written");
+    else
+        psv_shard_answer_snapshot(shard, shard->snapshot);
+    psv_request_free(shard->snapshot);
+    shard->snapshot = NULL;
+    psv_shard_begin_snapshot(shard);
+}
