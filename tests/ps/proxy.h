@@ -219,7 +219,7 @@ static inline void proxy_start(struct proxy *proxy, struct clu_transport *transp
     proxy->transport = transport;
     proxy->faults = *faults;
     proxy->random = seed;
-    snprintf(proxy->server, sizeof(proxy->server), "%s", server);
+    snprintf(proxy->server, sizeof(proxy->server), "%.127s", server);
     pthread_mutex_init(&proxy->lock, NULL);
     struct clu_socket_options options = {.kind = CLU_SOCKET_ROUTER, .max_message_bytes = 64 << 20};
     CU_ASSERT_EQUAL_FATAL(clu_socket_open(transport, &options, &proxy->front), 0);
@@ -230,7 +230,7 @@ static inline void proxy_start(struct proxy *proxy, struct clu_transport *transp
 static inline void proxy_move(struct proxy *proxy, const char *server)
 {
     pthread_mutex_lock(&proxy->lock);
-    snprintf(proxy->server, sizeof(proxy->server), "%s", server);
+    snprintf(proxy->server, sizeof(proxy->server), "%.127s", server);
     proxy->moved = true;
     pthread_mutex_unlock(&proxy->lock);
 }

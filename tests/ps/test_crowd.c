@@ -26,8 +26,8 @@ static int64_t resident_bytes(void)
     return pages * sysconf(_SC_PAGESIZE);
 }
 
-#ifdef __SANITIZE_ADDRESS__
-enum { SPARE_MIB = 512 };
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SPARE_MIB = 1024 };
 #else
 enum { SPARE_MIB = 96 };
 #endif
