@@ -43,6 +43,8 @@ struct clu_job {
     int64_t seed, epochs, max_steps /* 0: as many as the epochs hold */;
     int64_t batch /* global */, samples_per_user, threads;
     double dense_learning_rate, weight_decay, id_dropout, average_decay;
+    int64_t warmup_steps;       /* the dense learning rate rises over these */
+    double final_learning_rate; /* and falls to this share of itself at the last step */
     /* tables */
     char sparse_optimizer[CLU_WORD_BYTES];
     double sparse_learning_rate, init_range;

@@ -212,6 +212,7 @@ static int start_feed(struct wrk_trainer *t)
     t->last_step = n_batches * (uint64_t)t->job.epochs;
     if (t->job.max_steps && (uint64_t)t->job.max_steps < t->last_step)
         t->last_step = (uint64_t)t->job.max_steps;
+    t->dense.last_step = t->last_step;
     if (t->rank == 0)
         clu_info("%" PRIu64 " steps of %" PRId64 " samples, %zu dense parameters, %d table%s",
                  t->last_step, t->job.batch, t->dense.n, t->features.n_tables,

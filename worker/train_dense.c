@@ -37,6 +37,8 @@ int wrk_dense_init(struct wrk_dense *dense, const struct clu_job *job,
     dense->learning_rate = job->dense_learning_rate;
     dense->weight_decay = job->weight_decay;
     dense->average_decay = job->average_decay;
+    dense->final_share = job->final_learning_rate;
+    dense->warmup_steps = (uint64_t)job->warmup_steps;
     dense->params = vector(dense->n);
     dense->m = vector(dense->n);
     dense->v = vector(dense->n);
@@ -87,7 +89,17 @@ void wrk_dense_hold(struct wrk_dense *dense)
         dense->pending[i] += dense->sums[i];
 }
 
-int wrk_dense_update(struct wrk_dense *dense, struct wrk_mpi *mpi, int64_t n_steps)
+double wrk_dense_rate(const struct wrk_dense *dense, uint64_t step)
+{
+    double rate = dense->learning_rate;
+    if (dense->last_step > 1 && step <= dense->last_step)
+        rate *= 1 - (1 - dense->final_share) * (double)(step - 1) / (double)(dense->last_step - 1);
+    if (step < dense->warmup_steps)
+        rate *= (double)step / (double)dense->warmup_steps;
+    return rate;
+}
+
+int wrk_dense_update(struct wrk_dense *dense, struct wrk_mpi *mpi, uint64_t step, int64_t n_steps)
 {
     if (dense->pending) {
         float scale = 1.0f / (float)n_steps;
@@ -100,7 +112,7 @@ int wrk_dense_update(struct wrk_dense *dense, struct wrk_mpi *mpi, int64_t n_ste
     if (status)
         return status;
     struct mdl_adam adam = mdl_adam_default();
-    adam.learning_rate = dense->learning_rate;
+    adam.learning_rate = wrk_dense_rate(dense, step);
     adam.weight_decay = dense->weight_decay;
     dense->updates++;
     mdl_adam_step(&adam, dense->updates, dense->n, dense->decay, dense->sums, dense->params,

@@ -20,14 +20,17 @@ struct wrk_dense {
     struct mdl_config config;
     size_t n; /* mdl_n_params */
     int n_extras;
-    float *params;  /* [n] */
-    float *average; /* [n], or NULL when the job keeps none */
-    float *m, *v;   /* [n] Adam's moments */
-    float *sums;    /* [n + n_extras] gradients to be summed, then extras */
-    float *pending; /* [n] gradients held since the last all-reduce; NULL: one each step */
+    float *params;    /* [n] */
+    float *average;   /* [n], or NULL when the job keeps none */
+    float *m, *v;     /* [n] Adam's moments */
+    float *sums;      /* [n + n_extras] gradients to be summed, then extras */
+    float *pending;   /* [n] gradients held since the last all-reduce; NULL: one each step */
     uint8_t *decay;   /* [n] where weight decay applies */
     uint64_t updates; /* Adam steps done */
     double learning_rate, weight_decay, average_decay;
+    double final_share; /* of the learning rate, left at last_step */
+    uint64_t warmup_steps;
+    uint64_t last_step; /* set before the first update */
 };
 
 /* Fresh parameters of the job's seed; the same on every rank. Errors: CLU_E_NO_MEMORY. */
@@ -42,9 +45,13 @@ float *wrk_dense_extras(struct wrk_dense *dense);
 /* Puts the step's gradients by, for an all-reduce at a later step. */
 void wrk_dense_hold(struct wrk_dense *dense);
 
+/* The learning rate of a step (from 1): rises evenly over warmup_steps, and falls evenly to its
+ * final share at last_step. */
+double wrk_dense_rate(const struct wrk_dense *dense, uint64_t step);
+
 /* Sums gradients (with those held) and extras over all ranks and updates the parameters: one Adam
- * step with the mean over n_steps steps. Collective. */
-int wrk_dense_update(struct wrk_dense *dense, struct wrk_mpi *mpi, int64_t n_steps);
+ * step with the mean over the n_steps steps that end with step. Collective. */
+int wrk_dense_update(struct wrk_dense *dense, struct wrk_mpi *mpi, uint64_t step, int64_t n_steps);
 
 /* The weights to evaluate and export: the average where one is kept. */
 const float *wrk_dense_weights(const struct wrk_dense *dense);

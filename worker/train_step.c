@@ -184,7 +184,7 @@ static int reduce(struct wrk_trainer *t)
     t->local[WRK_EXTRA_STOP_SNAPSHOT] = t->stop_snapshot;
     memcpy(extras, t->local, sizeof(t->local));
     extras[WRK_N_EXTRAS + t->rank] = (float)t->local_compute;
-    int status = wrk_dense_update(&t->dense, t->mpi, t->since_reduce);
+    int status = wrk_dense_update(&t->dense, t->mpi, t->done, t->since_reduce);
     if (status)
         return status;
     take_extras(t);
