@@ -154,6 +154,7 @@ static int open_thread(struct psv_server *server, int index)
     struct emb_shard_options rows = {
         .dir = dir,
         .memory_bytes = options->memory_bytes / (uint64_t)options->n_shards,
+        .map_bytes = options->map_bytes,
     };
     if (!status)
         status = emb_durability_by_name(options->durability, &rows.durability);

@@ -46,6 +46,7 @@ struct psv_threads_options {
     int64_t staleness;
     const char *dir;            /* holds shard-<i>/; made when missing */
     uint64_t memory_bytes;      /* of all shards here; 0: no bound */
+    uint64_t map_bytes;         /* address space of a shard's store at first; 0: chosen */
     const char *durability;     /* "snapshot" or "log" */
     const char *bind;           /* "tcp://127.0.0.1:*" */
     int heartbeat_ms;           /* 0: none */

@@ -82,6 +82,7 @@ static inline void rig_open(struct rig *rig, int n_shards, int n_ranks, int64_t 
         .staleness = staleness,
         .dir = rig->dir,
         .durability = durability,
+        .map_bytes = 64 << 20, /* a sanitizer's address space holds few large maps */
         .bind = "tcp://127.0.0.1:*",
         .heartbeat_ms = 500,
     };

@@ -68,17 +68,17 @@ static void *work(void *argument)
     return NULL;
 }
 
-/* Ends the server as a kill would, and opens it again on the same folder. */
+/* Ends the server as a kill would, and opens it again on the same folder; clients know the proxies
+ * only. */
 static int kill_and_restart(struct rig *rig, struct proxy *proxies)
 {
-    struct clu_bucket_map map = rig->map;
     psv_server_abandon(rig->server);
     rig->server = NULL;
-    int status = rig_start(rig);
-    for (int s = 0; s < N_SHARDS; s++)
-        if (!status)
-            proxy_move(&proxies[s], rig->map.endpoint[s]);
-    rig->map = map; /* clients go on through the proxies */
+    int status = psv_server_open(&rig->options, &rig->server);
+    if (!status)
+        status = psv_server_start(rig->server, 0);
+    for (int s = 0; !status && s < N_SHARDS; s++)
+        proxy_move(&proxies[s], psv_server_endpoint(rig->server, s));
     return status;
 }
 
