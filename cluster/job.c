@@ -67,6 +67,7 @@ static const struct clu_setting rows[] = {
     INT(samples_per_user, "8", 1, 1024, "most samples of one user that stand together in a batch"),
     INT(threads, "1", 1, 64, "threads of a worker; one rank a core with one thread is fastest"),
     REAL(dense_learning_rate, "0.001", 0, 10, "Adam's step for the dense parameters"),
+    REAL(history_dropout, "0", 0, 0.99, "share of history items that a training step hides"),
     INT(warmup_steps, "0", 0, 1e9, "steps over which the dense step rises to its full length"),
     REAL(final_learning_rate, "1", 0, 1,
          "share of the dense step left at the job's last step; it falls evenly from 1"),

@@ -43,6 +43,7 @@ struct clu_job {
     int64_t seed, epochs, max_steps /* 0: as many as the epochs hold */;
     int64_t batch /* global */, samples_per_user, threads;
     double dense_learning_rate, weight_decay, id_dropout, average_decay;
+    double history_dropout;     /* share of history entries that a training step hides */
     int64_t warmup_steps;       /* the dense learning rate rises over these */
     double final_learning_rate; /* and falls to this share of itself at the last step */
     /* tables */

@@ -204,6 +204,7 @@ static int start_feed(struct wrk_trainer *t)
         .first_step = t->done + 1,
         .n_slots = t->n_slots,
         .id_dropout = t->job.id_dropout,
+        .history_dropout = t->job.history_dropout,
     };
     uint64_t n_batches;
     int status = wrk_feed_start(&options, &t->feed, &n_batches);

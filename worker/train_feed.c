@@ -11,6 +11,7 @@
  */
 #include "worker/train_feed.h"
 
+#include "cluster/hash.h"
 #include "cluster/log.h"
 #include "cluster/status.h"
 
@@ -45,6 +46,34 @@ static int next_samples(struct wrk_feed *feed, struct wrk_samples **samples_p)
     return clu_fail(CLU_E_BUG, "the reader gave an epoch without batches");
 }
 
+/* Hides history entries (a regulariser beyond MODEL.md, off at 0): an entry goes when a hash of
+ * (seed, step, user, target item, its item) is below the share, so what is hidden is the same for
+ * any number of ranks. The samples are this thread's own; lists are closed up in place. */
+static void hide_history(const struct wrk_feed *feed, uint64_t step, struct wrk_samples *samples)
+{
+    const struct wrk_features *features = feed->options.features;
+    size_t user_stride = (size_t)features->n_user_columns;
+    size_t item_stride = (size_t)features->n_item_columns;
+    int *offset = (int *)(uintptr_t)samples->hist_offset;
+    int *seq = (int *)(uintptr_t)samples->hist_seq;
+    uint64_t limit = (uint64_t)(feed->options.history_dropout * 0x1p64);
+    uint64_t base = clu_mix(clu_mix(feed->options.reader.seed + clu_table_hash("history")) + step);
+    int kept = 0, begin = 0;
+    for (int b = 0; b < samples->n_samples; b++) {
+        int end = offset[b + 1];
+        uint64_t user = samples->user_value[(size_t)samples->sample_user[b] * user_stride];
+        uint64_t item = samples->item_value[(size_t)samples->sample_item[b] * item_stride];
+        uint64_t sample = clu_mix(clu_mix(base + user) + item);
+        for (int i = begin; i < end; i++) {
+            size_t past = (size_t)samples->seq_item[seq[i]] * item_stride;
+            if (clu_mix(sample + samples->item_value[past]) >= limit)
+                seq[kept++] = seq[i];
+        }
+        begin = end;
+        offset[b + 1] = kept;
+    }
+}
+
 static int fill_slot(struct wrk_feed *feed, uint64_t number)
 {
     struct wrk_feed_slot *slot = &feed->slots[number % (uint64_t)feed->options.n_slots];
@@ -54,6 +83,8 @@ static int fill_slot(struct wrk_feed *feed, uint64_t number)
         return status;
     slot->step = feed->options.first_step + number;
     slot->position = samples->position;
+    if (feed->options.history_dropout > 0)
+        hide_history(feed, slot->step, samples);
     struct wrk_dropout dropout = {
         .probability = feed->options.id_dropout,
         .seed = feed->options.reader.seed,

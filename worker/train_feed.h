@@ -24,7 +24,7 @@ struct wrk_feed_options {
     struct wrk_position from; /* of the first batch */
     uint64_t first_step;      /* its step, counted from 1 */
     int n_slots;              /* batches in flight and waiting together; 2.. */
-    double id_dropout;
+    double id_dropout, history_dropout;
 };
 
 /* One batch on its way through a step. The training thread may use every field until it returns the
