@@ -1,0 +1,578 @@
+/* An exhaustive walk: 2 servers, 2 workers, one crash of any process at any point, and every order in which their
+ * messages can arrive. In no state does something wait for ever, and no promise breaks:
+ *
+ * - the job ends, and ends well (a crash is recovered from);
+ * - it ends well only with the last step's snapshot committed;
+ * - the worker ranks only ever step together, with every server ready, in one life of the job;
+ * - a member of an earlier life is never taken for one of this;
+ * - a life begins at a snapshot that was committed.
+ *
+ * The world around the coordinator is modelled: members as small state machines with a queue in each direction,
+ * a supervisor that recovers, a disk that commits at once or later. The walk is depth first over which event
+ * comes next; a state is known by a hash of everything that can matter, and is entered once. It is reached again
+ * by replaying the choices that led to it, since a coordinator cannot be copied. Time passes only when nothing
+ * else can happen: a minute of that, and the state is stuck.
+ */
+#include "sched/coordinator_internal.h"
+
+#include "cluster/hash.h"
+#include "cluster/status.h"
+#include "tests/suite.h"
+
+enum {
+    N = 4, /* members: ps 0, ps 1, worker 0, worker 1 */
+    MAX_QUEUE = 24,
+    MAX_DEPTH = 400,
+    N_STEPS = 2, /* a snapshot after each */
+    TABLE = 1 << 22,
+    STUCK_MS = 60000,
+};
+
+enum life { FRESH, JOINING, IN, SERVING, TRAINING, COMMITTING, GONE, CRASHED };
+
+struct note { /* a message in a queue, either way */
+    enum clu_control_op op;
+    enum clu_report_kind kind;
+    enum clu_order_kind order;
+    uint64_t number, step, incarnation, generation;
+    int status;
+    bool acknowledges;
+};
+
+struct process {
+    enum life life;
+    uint64_t incarnation, generation, last_order, n_reports, step, resume;
+    bool was_in, rejoining;
+    int n_up, n_down, pid;
+    struct note up[MAX_QUEUE], down[MAX_QUEUE];
+    struct note pending[4]; /* reports without a receipt */
+    int n_pending;
+};
+
+struct world {
+    struct schd_coordinator *c;
+    struct process p[N];
+    int64_t now, idle_since;
+    bool crashed, ended, need_recovery, commit_due, overflow;
+    int end_status, next_pid;
+    uint64_t committed, commit_step, n_recoveries;
+    struct clu_packer stored; /* what SAVE wrote last */
+    const char *broken;       /* a promise that broke */
+};
+
+static const struct schd_shape shape = {.n_servers = 2,
+                                        .shards_per_server = 1,
+                                        .n_workers = 2,
+                                        .heartbeat_ms = 1000,
+                                        .dead_after_ms = 5000,
+                                        .start_timeout_ms = 30000,
+                                        .stop_timeout_ms = 30000,
+                                        .supervised = true};
+static struct clu_control_message m;
+
+static enum clu_role role_of(int i)
+{
+    return i < 2 ? CLU_ROLE_PS : CLU_ROLE_WORKER;
+}
+
+static void push(struct world *w, struct note *queue, int *n, struct note note)
+{
+    if (*n == MAX_QUEUE)
+        w->overflow = true;
+    else
+        queue[(*n)++] = note;
+}
+
+static struct note pop(struct note *queue, int *n)
+{
+    struct note first = queue[0];
+    memmove(queue, queue + 1, (size_t)-- * n * sizeof(*queue));
+    return first;
+}
+
+/* ---- the coordinator's actions, carried out ---- */
+
+static void send(struct world *w, const struct schd_action *a)
+{
+    int i = a->peer.bytes[0];
+    struct process *p = &w->p[i];
+    if (p->life == CRASHED || p->life == GONE || a->peer.bytes[1] != (uint8_t)p->pid)
+        return; /* to a process that is no more */
+    push(w, p->down, &p->n_down,
+         (struct note){.op = a->op,
+                       .order = a->order.kind,
+                       .number = a->number,
+                       .step = a->op == CLU_CONTROL_ORDER ? a->order.step : a->welcome.resume_step,
+                       .incarnation = a->welcome.incarnation,
+                       .generation = a->welcome.generation,
+                       .status = a->op == CLU_CONTROL_ORDER ? a->order.status : a->status});
+}
+
+static void carry_out(struct world *w)
+{
+    struct schd_action a;
+    while (schd_coordinator_next(w->c, &a)) {
+        if (a.kind == SCHD_SEND) {
+            send(w, &a);
+        } else if (a.kind == SCHD_SAVE) {
+            schd_coordinator_save(w->c, &w->stored);
+        } else if (a.kind == SCHD_COMMIT) {
+            w->commit_due = true;
+            w->commit_step = a.step;
+        } else if (a.kind == SCHD_END) {
+            w->ended = true;
+            w->end_status = a.status;
+        }
+        schd_action_fini(&a);
+    }
+    if (w->c->phase == SCHD_BROKEN)
+        w->need_recovery = true;
+}
+
+static void hear(struct world *w, int i, struct note note)
+{
+    struct process *p = &w->p[i];
+    struct clu_peer peer = {.size_bytes = 2, .bytes = {(uint8_t)i, (uint8_t)p->pid}};
+    memset(&m, 0, offsetof(struct clu_control_message, endpoints));
+    memset(&m.report, 0, offsetof(struct clu_report, figures));
+    m.op = note.op;
+    m.role = role_of(i);
+    m.rank = i % 2;
+    m.incarnation = note.incarnation;
+    m.number = note.number;
+    m.status = note.status;
+    m.pid = p->pid;
+    m.map_version = 1000000;
+    m.report.kind = note.kind;
+    m.report.step = note.step;
+    if (i < 2 && note.op == CLU_CONTROL_JOIN) {
+        m.n_endpoints = 1;
+        strcpy(m.endpoints[0], "tcp://127.0.0.1:1");
+    }
+    schd_coordinator_hear(w->c, w->now, &peer, &m);
+    carry_out(w);
+}
+
+/* ---- the members ---- */
+
+static void say(struct world *w, int i, struct note note)
+{
+    struct process *p = &w->p[i];
+    note.incarnation = p->incarnation;
+    push(w, p->up, &p->n_up, note);
+}
+
+static void report(struct world *w, int i, enum clu_report_kind kind, uint64_t step)
+{
+    struct process *p = &w->p[i];
+    struct note note = {.op = CLU_CONTROL_REPORT,
+                        .kind = kind,
+                        .step = step,
+                        .number = ++p->n_reports,
+                        .incarnation = p->incarnation};
+    if (p->n_pending < 4)
+        p->pending[p->n_pending++] = note;
+    say(w, i, note);
+}
+
+static void leave(struct world *w, int i, int status)
+{
+    say(w, i, (struct note){.op = CLU_CONTROL_LEAVE, .status = status});
+    w->p[i].life = GONE;
+}
+
+static void forget_pending(struct process *p, uint64_t number, bool snapshots, uint64_t step)
+{
+    int kept = 0;
+    for (int i = 0; i < p->n_pending; i++) {
+        bool snapshot = p->pending[i].kind == CLU_REPORT_SNAPSHOT;
+        bool done = snapshots ? snapshot && p->pending[i].step <= step
+                              : !snapshot && p->pending[i].number <= number;
+        if (!done)
+            p->pending[kept++] = p->pending[i];
+    }
+    p->n_pending = kept;
+}
+
+static void on_welcome(struct world *w, int i, struct note note)
+{
+    struct process *p = &w->p[i];
+    if (p->life != JOINING && !p->rejoining)
+        return;
+    if (p->was_in && note.incarnation != p->incarnation) {
+        p->life = GONE;
+        return;
+    }
+    if (!p->was_in && note.step != 0 && note.step > w->committed)
+        w->broken = "a life began at a snapshot that was never committed";
+    p->incarnation = note.incarnation;
+    p->generation = note.generation;
+    p->last_order = 0;
+    if (!p->was_in) {
+        p->step = p->resume = note.step;
+        p->life = IN;
+    }
+    p->was_in = true;
+    p->rejoining = false;
+    for (int j = 0; j < p->n_pending; j++)
+        say(w, i, p->pending[j]);
+}
+
+static void on_order(struct world *w, int i, struct note note)
+{
+    struct process *p = &w->p[i];
+    if (p->rejoining || note.number != p->last_order + 1)
+        return;
+    p->last_order = note.number;
+    say(w, i, (struct note){.op = CLU_CONTROL_BEAT, .number = p->last_order});
+    if (note.order == CLU_ORDER_COMMITTED) {
+        forget_pending(p, 0, true, note.step);
+        if (p->life == COMMITTING && note.step == p->step)
+            p->life = TRAINING;
+    } else if (note.order == CLU_ORDER_STOP) {
+        leave(w, i, note.status);
+    }
+}
+
+static void receive(struct world *w, int i)
+{
+    struct process *p = &w->p[i];
+    struct note note = pop(p->down, &p->n_down);
+    if (note.op == CLU_CONTROL_WELCOME)
+        on_welcome(w, i, note);
+    else if (note.op == CLU_CONTROL_ORDER && p->was_in)
+        on_order(w, i, note);
+    else if (note.op == CLU_CONTROL_RECEIPT && note.number > 0)
+        forget_pending(p, note.number, false, 0);
+    else if (note.op == CLU_CONTROL_REFUSE && note.status == CLU_E_AGAIN && p->was_in) {
+        p->rejoining = true;
+        say(w, i, (struct note){.op = CLU_CONTROL_JOIN});
+    } else if (note.op == CLU_CONTROL_REFUSE && note.status != CLU_E_AGAIN) {
+        p->life = GONE;
+    }
+}
+
+/* Both ranks stand at the same step, with nothing to wait for: the all-reduce goes through. */
+static bool can_step(const struct world *w)
+{
+    const struct process *a = &w->p[2], *b = &w->p[3];
+    return a->life == TRAINING && b->life == TRAINING && a->step == b->step &&
+           a->generation == b->generation && a->step < N_STEPS && w->p[0].life == SERVING &&
+           w->p[1].life == SERVING;
+}
+
+static void step_together(struct world *w)
+{
+    for (int i = 0; i < 2; i++)
+        if (w->p[i].generation != w->p[2].generation)
+            w->broken = "workers and servers of two lives trained together";
+    w->p[2].step = ++w->p[3].step;
+    w->p[2].life =
+        COMMITTING; /* every step's snapshot is waited for: it is the last one's that matters */
+    report(w, 2, CLU_REPORT_SNAPSHOT, w->p[2].step);
+}
+
+/* What a member does by itself; false when there is nothing. dry: only tells. */
+static bool act(struct world *w, int i, bool dry)
+{
+    struct process *p = &w->p[i];
+    switch (p->life) {
+    case FRESH:
+        if (!dry) {
+            p->life = JOINING;
+            say(w, i, (struct note){.op = CLU_CONTROL_JOIN});
+        }
+        return true;
+    case IN:
+        if (!dry && i < 2)
+            report(w, i, CLU_REPORT_READY, 0);
+        if (!dry)
+            p->life = i < 2 ? SERVING : TRAINING;
+        return true;
+    case TRAINING:
+        if (p->step < N_STEPS)
+            return i == 2 && can_step(w) && (dry || (step_together(w), true));
+        if (i == 3 && w->p[2].life != GONE)
+            return false; /* the last all-reduce: rank 0 ends first */
+        if (!dry) {
+            if (i == 2)
+                report(w, i, CLU_REPORT_FINISHED, p->step);
+            leave(w, i, CLU_OK);
+        }
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- the world ---- */
+
+static void start_process(struct world *w, int i)
+{
+    w->p[i] = (struct process){.life = FRESH, .pid = ++w->next_pid};
+}
+
+static void open_world(struct world *w)
+{
+    struct schd_life life = {.job_id = 1, .generation = 1};
+    memset(w, 0, sizeof(*w));
+    clu_packer_init(&w->stored);
+    w->now = 1000;
+    w->c = schd_coordinator_create(&shape, &life, w->now);
+    for (int i = 0; i < N; i++)
+        start_process(w, i);
+    carry_out(w);
+}
+
+static void close_world(struct world *w)
+{
+    schd_coordinator_free(w->c);
+    clu_packer_fini(&w->stored);
+}
+
+static void crash_member(struct world *w, int i)
+{
+    w->crashed = true;
+    w->p[i].life = CRASHED;
+    w->p[i].n_up = w->p[i].n_down = 0;
+    schd_coordinator_gone(w->c, w->now, role_of(i), i % 2, CLU_E_LOST, "was killed");
+    carry_out(w);
+    w->need_recovery = !w->ended; /* the supervisor saw it, whatever the coordinator thinks */
+}
+
+/* The scheduler dies and is started again from its store; what was on the wire is lost. */
+static void crash_scheduler(struct world *w)
+{
+    struct schd_life life = {0};
+    struct schd_action a;
+    w->crashed = true;
+    schd_coordinator_free(w->c);
+    w->c = schd_coordinator_create(&shape, &life, w->now);
+    while (schd_coordinator_next(w->c, &a)) /* its own first SAVE is not carried out */
+        schd_action_fini(&a);
+    if (schd_coordinator_load(w->c, w->now, w->stored.data, w->stored.size_bytes))
+        w->broken = "the stored state cannot be loaded";
+    w->commit_due = false;
+    for (int i = 0; i < N; i++)
+        w->p[i].n_up = w->p[i].n_down = 0;
+    carry_out(w);
+}
+
+static void recover(struct world *w)
+{
+    w->need_recovery = false;
+    w->commit_due = false;
+    w->n_recoveries++;
+    for (int i = 0; i < N; i++)
+        start_process(w, i);
+    schd_coordinator_recover(w->c, w->now, w->committed ? "snapshot" : "", w->committed);
+    carry_out(w);
+}
+
+/* A second passes: members beat, or ask again; the coordinator looks at its deadlines. */
+static void pass_time(struct world *w)
+{
+    w->now += 1000;
+    for (int i = 0; i < N; i++) {
+        struct process *p = &w->p[i];
+        if (p->life == JOINING || (p->rejoining && p->life != GONE && p->life != CRASHED))
+            say(w, i, (struct note){.op = CLU_CONTROL_JOIN});
+        else if (p->life >= IN && p->life <= COMMITTING)
+            say(w, i, (struct note){.op = CLU_CONTROL_BEAT, .number = p->last_order});
+        else if (p->life == GONE && p->was_in && w->c->members[i].state != SCHD_LEFT)
+            say(w, i, (struct note){.op = CLU_CONTROL_LEAVE});
+    }
+    schd_coordinator_tick(w->c, w->now);
+    carry_out(w);
+}
+
+/* The n-th event that can happen now is carried out; the number of those there are. */
+static int event(struct world *w, int n)
+{
+    int k = 0;
+    if (w->ended || w->broken || w->overflow)
+        return 0;
+    for (int i = 0; i < N; i++) {
+        struct process *p = &w->p[i];
+        if (p->n_up > 0 && k++ == n)
+            hear(w, i, pop(p->up, &p->n_up));
+        if (p->n_down > 0 && k++ == n)
+            receive(w, i);
+        if (act(w, i, true) && k++ == n)
+            act(w, i, false);
+    }
+    if (w->commit_due && k++ == n) {
+        w->commit_due = false;
+        w->committed = w->commit_step > w->committed ? w->commit_step : w->committed;
+        schd_coordinator_committed(w->c, w->now, w->commit_step, CLU_OK);
+        carry_out(w);
+    }
+    if (w->need_recovery && k++ == n)
+        recover(w);
+    for (int i = 0; i < N && !w->crashed; i++)
+        if (w->p[i].life != GONE && k++ == n)
+            crash_member(w, i);
+    if (!w->crashed && k++ == n)
+        crash_scheduler(w);
+    return k;
+}
+
+static uint64_t fold(uint64_t hash, uint64_t value)
+{
+    return clu_mix(hash ^ value) + 0x9e3779b97f4a7c15u;
+}
+
+static uint64_t hash_note(uint64_t h, const struct note *note)
+{
+    h = fold(h, (uint64_t)note->op << 16 | (uint64_t)note->kind << 8 | (uint64_t)note->order);
+    h = fold(h, note->number << 32 | note->step << 8 | (uint64_t)(-note->status));
+    return fold(h, note->incarnation);
+}
+
+/* Everything that the future depends on, but time and numbers that only grow. */
+static uint64_t hash_world(const struct world *w)
+{
+    uint64_t h = fold(w->committed, (uint64_t)w->crashed | (uint64_t)w->need_recovery << 1 |
+                                        (uint64_t)w->commit_due << 2 | (uint64_t)w->ended << 3);
+    h = fold(h, w->commit_step << 8 | (uint64_t)w->c->phase << 4 | (uint64_t)w->c->finished);
+    h = fold(h, w->c->life.generation << 8 | (uint64_t)w->c->snapshot);
+    for (int i = 0; i < N; i++) {
+        const struct process *p = &w->p[i];
+        const struct member *c = &w->c->members[i];
+        h = fold(h, (uint64_t)p->life << 8 | (uint64_t)p->was_in << 1 | (uint64_t)p->rejoining);
+        h = fold(h, p->step << 32 | p->last_order << 16 | p->n_reports);
+        h = fold(h, p->incarnation);
+        h = fold(h, (uint64_t)c->state << 8 | (uint64_t)c->attached << 4);
+        h = fold(h, c->last_report << 16 | c->n_orders);
+        for (const struct queued_order *q = c->orders; q; q = q->next)
+            h = fold(h, q->number << 16 | (uint64_t)q->order.kind << 8 | q->order.step);
+        for (int j = 0; j < p->n_up; j++)
+            h = hash_note(h, &p->up[j]);
+        h = fold(h, 77);
+        for (int j = 0; j < p->n_down; j++)
+            h = hash_note(h, &p->down[j]);
+        h = fold(h, (uint64_t)p->n_pending);
+    }
+    return h ? h : 1;
+}
+
+/* ---- the walk ---- */
+
+static uint64_t *seen;
+static uint64_t n_states, n_events, n_ends, n_recovered;
+static uint64_t max_states = 40000;
+static uint8_t path[MAX_DEPTH];
+
+static bool enter(uint64_t hash)
+{
+    uint64_t slot = hash & (TABLE - 1);
+    while (seen[slot] && seen[slot] != hash)
+        slot = (slot + 1) & (TABLE - 1);
+    if (seen[slot] == hash)
+        return false;
+    seen[slot] = hash;
+    n_states++;
+    return true;
+}
+
+static void replay(struct world *w, int depth)
+{
+    open_world(w);
+    for (int i = 0; i < depth; i++)
+        event(w, path[i]);
+    n_events += (uint64_t)depth;
+}
+
+/* From here on events come in a fixed order, first come first served, and time passes when there are none:
+ * the job must end, and end well. */
+static const char *finish(struct world *w)
+{
+    int64_t idle_since = w->now;
+    for (int i = 0; i < 5000; i++) {
+        if (w->broken)
+            return w->broken;
+        if (w->overflow)
+            return "a queue overflowed";
+        if (w->ended) {
+            n_ends++;
+            n_recovered += w->n_recoveries > 0;
+            if (w->end_status != CLU_OK)
+                return "the job ended badly";
+            return w->committed == N_STEPS ? NULL : "the job ended well without its last snapshot";
+        }
+        int n = event(w, -1);
+        int crashes = w->crashed ? 0 : 1; /* those come last, and are not for now */
+        for (int j = 0; j < N && !w->crashed; j++)
+            crashes += w->p[j].life != GONE;
+        n_events++;
+        if (n - crashes > 0) {
+            event(w, 0);
+            idle_since = w->now;
+            continue;
+        }
+        pass_time(w);
+        if (w->now - idle_since > STUCK_MS)
+            return "something waits for ever";
+    }
+    return "the job goes on for ever";
+}
+
+static bool check(int depth)
+{
+    struct world w;
+    replay(&w, depth);
+    const char *wrong = finish(&w);
+    if (wrong) {
+        printf("  %s; choices:", wrong);
+        for (int i = 0; i < depth; i++)
+            printf(" %d", path[i]);
+        printf("\n  phase %s, members:", schd_phase_name(w.c->phase));
+        for (int i = 0; i < N; i++)
+            printf(" %d/%s", w.p[i].life, schd_member_state_name(w.c->members[i].state));
+        printf("\n");
+    }
+    close_world(&w);
+    return !wrong;
+}
+
+/* Depth first; every new state is finished in order from there. Returns false at the first that goes wrong. */
+static bool walk(void)
+{
+    struct world w;
+    int depth = 0, next[MAX_DEPTH] = {0};
+    for (;;) {
+        replay(&w, depth);
+        int n = event(&w, -1);
+        bool fresh = next[depth] > 0 || enter(hash_world(&w));
+        close_world(&w);
+        if (fresh && next[depth] == 0 && !check(depth))
+            return false;
+        if (fresh && next[depth] < n && depth < MAX_DEPTH - 1 && n_states < max_states) {
+            path[depth] = (uint8_t)next[depth]++;
+            next[++depth] = 0;
+            continue;
+        }
+        if (depth == 0)
+            return true;
+        depth--;
+    }
+}
+
+static void test_no_order_of_events_and_no_crash_leaves_the_job_waiting(void)
+{
+    const char *more = getenv("SLUICE_WALK_STATES");
+    if (more)
+        max_states = strtoull(more, NULL, 0);
+    seen = calloc(TABLE, sizeof(*seen));
+    CU_ASSERT_PTR_NOT_NULL_FATAL(seen);
+    CU_ASSERT_TRUE(walk());
+    printf("  %llu states, %llu events, %llu ends of which %llu after a recovery%s\n",
+           (unsigned long long)n_states, (unsigned long long)n_events, (unsigned long long)n_ends,
+           (unsigned long long)n_recovered,
+           n_states >= max_states ? " (bounded; SLUICE_WALK_STATES for more)" : "");
+    CU_ASSERT(n_states > 1000);
+    CU_ASSERT(n_recovered > 0);
+    free(seen);
+}
+
+SUITE("sched.coordinator_walk", T(test_no_order_of_events_and_no_crash_leaves_the_job_waiting))
