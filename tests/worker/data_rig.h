@@ -10,6 +10,7 @@
 #include "worker/reader.h"
 #include "worker/schema.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,6 +107,22 @@ static inline bool rig_same_files(const char *a, const char *b)
     free(x);
     free(y);
     return same;
+}
+
+/* Sends stderr to nowhere and back: for tests that make thousands of refusals. */
+static inline void rig_quiet(bool quiet)
+{
+    static int kept = -1;
+    if (quiet && kept < 0) {
+        int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        kept = dup(STDERR_FILENO);
+        dup2(nowhere, STDERR_FILENO);
+        close(nowhere);
+    } else if (!quiet && kept >= 0) {
+        dup2(kept, STDERR_FILENO);
+        close(kept);
+        kept = -1;
+    }
 }
 
 /* the reader's defaults in these tests: everything in one epoch, ids wanted */
