@@ -96,6 +96,7 @@ static const struct clu_setting rows[] = {
     INT(keep, "2", 1, 1000, "snapshots kept"),
     TEXT(host, "127.0.0.1", "address that the job's sockets bind to"),
     INT(port, "0", 0, 65535, "port of the scheduler; 0: any free one"),
+    INT(page_port, "0", -1, 65535, "port of the status page and metrics; 0: any free one, -1: none"),
     TEXT(hostfile, "", "Open MPI hostfile; empty: everything on this machine"),
     TEXT(keys, "", "folder of CURVE keys (sluice keys); empty: no encryption, loopback only"),
     BOOL(insecure, "false", "allow sockets beyond loopback without keys"),

@@ -65,6 +65,7 @@ struct clu_job {
     /* network */
     char host[256]; /* the address that sockets bind to */
     int64_t port;   /* of the scheduler; 0: any free one */
+    int64_t page_port; /* of its status page and metrics; 0: any free one, -1: none */
     char hostfile[CLU_PATH_BYTES], keys[CLU_PATH_BYTES];
     bool insecure;
     /* patience, in milliseconds */

@@ -6,6 +6,7 @@
  * - The state is stored before the messages that rely on it are sent (coordinator.c, C4): actions are
  *   carried out strictly in order, and SAVE is one of them.
  */
+#include "sched/page.h"
 #include "sched/scheduler_internal.h"
 
 #include "cluster/file.h"
@@ -26,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TICK_MS = 50, STOP_TIMEOUT_MS = 120000, COMMAND_BYTES = 4096 };
+enum { TICK_MS = 50, PAGE_MS = 1000, STOP_TIMEOUT_MS = 120000, COMMAND_BYTES = 4096 };
 
 int64_t schd_now_ms(void)
 {
@@ -364,6 +365,10 @@ static void loop(struct schd_scheduler *s)
                 s->alive_ms = now;
                 schd_event_alive(s);
             }
+            if (s->page && now - s->page_ms >= PAGE_MS) {
+                s->page_ms = now;
+                schd_page_update(s->page, schd_status_json(s), schd_metrics_text(s));
+            }
         }
         carry_out_all(s);
     }
@@ -421,6 +426,20 @@ static int open_control(struct schd_scheduler *s, bool again)
     char line[CLU_ENDPOINT_BYTES + 1];
     int length = snprintf(line, sizeof(line), "%s\n", s->endpoint);
     return clu_file_write_atomic(path, line, (size_t)length);
+}
+
+/* The page is a convenience: a job without one trains as well. */
+static void open_page(struct schd_scheduler *s)
+{
+    int port;
+    char path[CLU_PATH_BYTES], url[256];
+    const char *host = s->job->insecure ? s->job->host : "127.0.0.1";
+    if (s->job->page_port < 0 || schd_page_start(host, s->job->page_port, &s->page, &port) ||
+        clu_path_join(path, sizeof(path), s->run, "page.url"))
+        return;
+    int size = snprintf(url, sizeof(url), "http://%s:%d/\n", host, port);
+    clu_file_write_atomic(path, url, (size_t)size);
+    clu_info("status page and metrics: %.*s", size - 1, url);
 }
 
 /* Where this life starts: the newest whole snapshot, one generation after the last. */
@@ -493,6 +512,7 @@ static void stop(struct schd_scheduler *s)
         pthread_join(s->commit, NULL);
     clu_manifest_fini(&s->committing);
     forget_files(s);
+    schd_page_stop(s->page);
     schd_coordinator_free(s->coordinator);
     clu_control_close(s->control);
     clu_transport_free(s->transport);
@@ -525,6 +545,7 @@ int schd_scheduler_run(const struct schd_scheduler_options *options)
     if (!status) {
         clu_info("listening on %s", s->endpoint);
         schd_event_listening(s);
+        open_page(s);
         carry_out_all(s);
         loop(s);
         status = s->end_status;

@@ -21,6 +21,7 @@ struct schd_remembered {
 };
 
 struct emb_kv;
+struct schd_page;
 
 struct schd_scheduler {
     const struct clu_job *job;
@@ -51,6 +52,8 @@ struct schd_scheduler {
 
     FILE *metrics_file;
     struct emb_kv *store;
+    struct schd_page *page;                          /* NULL: none */
+    int64_t page_ms;                                 /* last updated */
     struct schd_remembered remembered[N_REMEMBERED]; /* newest warnings and errors, a ring */
     int n_remembered;
 
@@ -78,7 +81,10 @@ void schd_remember(struct schd_scheduler *s, int level, const char *text);
 /* What is known of the job as one JSON text; the caller frees it, NULL when out of memory. */
 char *schd_status_json(struct schd_scheduler *s);
 
-/* The same to the log, a line a member. */
+/* What Prometheus scrapes; the caller frees it, NULL when out of memory. */
+char *schd_metrics_text(struct schd_scheduler *s);
+
+/* The status to the log, a line a member. */
 void schd_dump(struct schd_scheduler *s);
 
 /* The store: open before the coordinator is made, close at the end. */

@@ -1,0 +1,96 @@
+/* The scheduler's metrics as Prometheus text: the job, its members as heartbeats see them, and the figures
+ * that members report, so that one scrape a job is enough.
+ *
+ *     sluice_step 480                               sluice_member_up{role="ps",rank="1"} 1
+ *     sluice_progress{figure="loss"} 1.3072         sluice_ps{rank="1",figure="rows"} 120331
+ */
+#include "sched/scheduler_internal.h"
+
+#include "cluster/status.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+static void print_gauge(FILE *out, const char *name, const char *help, double value)
+{
+    fprintf(out, "# HELP sluice_%s %s\n# TYPE sluice_%s gauge\nsluice_%s %.12g\n", name, help, name,
+            name, value);
+}
+
+static void print_figures(FILE *out, const char *name, const char *labels,
+                          const struct clu_figures *figures)
+{
+    for (int i = 0; figures && i < figures->n; i++)
+        if (isfinite(figures->figure[i].value))
+            fprintf(out, "sluice_%s{%sfigure=\"%s\"} %.12g\n", name, labels,
+                    figures->figure[i].name, figures->figure[i].value);
+}
+
+static void print_members(FILE *out, const struct schd_scheduler *s, int n)
+{
+    struct schd_member_view m;
+    int64_t now = schd_now_ms();
+    fputs("# HELP sluice_member_up whether a member is part of the job\n"
+          "# TYPE sluice_member_up gauge\n",
+          out);
+    for (int i = 0; i < n; i++) {
+        schd_coordinator_member(s->coordinator, i, now, &m);
+        fprintf(out, "sluice_member_up{role=\"%s\",rank=\"%d\"} %d\n", clu_role_name(m.role),
+                m.rank, m.state == SCHD_IN || m.state == SCHD_READY);
+    }
+    fputs("# HELP sluice_member_silent_seconds time since a member was heard\n"
+          "# TYPE sluice_member_silent_seconds gauge\n",
+          out);
+    for (int i = 0; i < n; i++) {
+        schd_coordinator_member(s->coordinator, i, now, &m);
+        fprintf(out, "sluice_member_silent_seconds{role=\"%s\",rank=\"%d\"} %.3f\n",
+                clu_role_name(m.role), m.rank, (double)m.silent_ms / 1000);
+    }
+    fputs("# HELP sluice_ps what a server says of itself\n# TYPE sluice_ps untyped\n", out);
+    for (int i = 0; i < n; i++) {
+        char labels[32];
+        schd_coordinator_member(s->coordinator, i, now, &m);
+        snprintf(labels, sizeof(labels), "rank=\"%d\",", m.rank);
+        if (m.role == CLU_ROLE_PS)
+            print_figures(out, "ps", labels, m.figures);
+    }
+}
+
+char *schd_metrics_text(struct schd_scheduler *s)
+{
+    struct schd_view view;
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return NULL;
+    schd_coordinator_view(s->coordinator, &view);
+    print_gauge(out, "step", "steps done", (double)view.step);
+    print_gauge(out, "steps", "steps the job will have; 0: unknown", (double)view.n_steps);
+    print_gauge(out, "generation", "life of the job: grows with every roll-back or restart",
+                (double)view.generation);
+    print_gauge(out, "snapshot_step", "step of the newest whole snapshot",
+                (double)view.snapshot_step);
+    print_gauge(out, "uptime_seconds", "of the scheduler",
+                (double)(schd_now_ms() - s->started_ms) / 1000);
+    print_gauge(out, "malformed_messages_total", "control messages dropped",
+                (double)clu_control_n_malformed(s->control));
+    fprintf(out,
+            "# HELP sluice_phase the phase the job is in\n# TYPE sluice_phase gauge\n"
+            "sluice_phase{phase=\"%s\"} 1\n",
+            schd_phase_name(view.phase));
+    fputs("# HELP sluice_progress figures of the last interval\n# TYPE sluice_progress untyped\n",
+          out);
+    print_figures(out, "progress", "", view.progress);
+    fputs("# HELP sluice_evaluation figures of the last evaluation\n"
+          "# TYPE sluice_evaluation untyped\n",
+          out);
+    print_figures(out, "evaluation", "", view.evaluation);
+    print_members(out, s, view.n_members);
+    if (fclose(out)) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
