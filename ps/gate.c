@@ -191,6 +191,19 @@ uint64_t psv_gate_bytes(const struct psv_gate *gate)
     return gate->bytes;
 }
 
+struct psv_request *psv_gate_overdue(struct psv_gate *gate, int64_t now_ms)
+{
+    size_t n = (size_t)gate->window * (size_t)gate->n_ranks;
+    for (size_t i = 0; i < n; i++) {
+        struct psv_request *push = gate->pushes[i];
+        if (push && now_ms >= push->deadline_at_ms) {
+            push->deadline_at_ms = INT64_MAX; /* until it is asked again */
+            return push;
+        }
+    }
+    return NULL;
+}
+
 int psv_gate_missing(const struct psv_gate *gate, int *n_missing_p)
 {
     const struct slot *slot = slot_of(gate, gate->done + 1);

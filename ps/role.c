@@ -108,13 +108,24 @@ static void report_simply(struct clu_member *member, enum clu_report_kind kind, 
     free(report);
 }
 
-static void report_state(struct psv_server *server, struct clu_member *member)
+/* says once that storage fails, and again after it had recovered */
+static void report_stall(const struct psv_server_stats *stats, bool *stalled,
+                         struct clu_member *member)
+{
+    if (stats->stalled_ms && !*stalled)
+        report_simply(member, CLU_REPORT_TROUBLE, CLU_E_FULL,
+                      "a shard cannot store its rows (see its log): steps wait");
+    *stalled = stats->stalled_ms > 0;
+}
+
+static void report_state(struct psv_server *server, bool *stalled, struct clu_member *member)
 {
     struct psv_server_stats stats;
     struct clu_report *report = calloc(1, sizeof(*report));
     if (!report)
         return;
     psv_server_stats(server, &stats);
+    report_stall(&stats, stalled, member);
     report->kind = CLU_REPORT_STATE;
     report->step = stats.applied;
     struct clu_figures *figures = &report->figures;
@@ -152,6 +163,7 @@ static void dump(struct psv_server *server)
 static int obey(struct psv_server *server, struct clu_member *member)
 {
     int64_t state_at = now_ms();
+    bool stalled = false;
     struct clu_order order;
     for (;;) {
         int status = psv_server_status(server);
@@ -162,7 +174,7 @@ static int obey(struct psv_server *server, struct clu_member *member)
             return status;
         }
         if (now_ms() >= state_at) {
-            report_state(server, member);
+            report_state(server, &stalled, member);
             state_at = now_ms() + STATE_EVERY_MS;
         }
         status = clu_member_wait_order(member, ORDER_WAIT_MS, &order);

@@ -142,8 +142,9 @@ static void say_what_waits(const struct psv_shard *shard, char *sentence)
     int n_missing = 0;
     int rank = shard->gate ? psv_gate_missing(shard->gate, &n_missing) : -1;
     if (shard->stalled)
-        snprintf(sentence, SENTENCE_BYTES, "shard %d cannot store step %llu (disk or memory full?)",
-                 shard->options.number, (unsigned long long)shard->applied + 1);
+        snprintf(sentence, SENTENCE_BYTES, "shard %d cannot store step %llu for %llu ms now: %s",
+                 shard->options.number, (unsigned long long)shard->applied + 1,
+                 (unsigned long long)shard->stats.stalled_ms, clu_status_text(shard->stall_status));
     else if (rank >= 0)
         snprintf(sentence, SENTENCE_BYTES, "shard %d waits for the push of step %llu of rank %d%s",
                  shard->options.number, (unsigned long long)shard->applied + 1, rank,
@@ -163,11 +164,25 @@ static void expire_held(struct psv_shard *shard, int64_t now_ms)
             continue;
         }
         say_what_waits(shard, sentence);
-        psv_shard_reply(shard, request, CLU_E_TIMEOUT, sentence);
+        psv_shard_reply(shard, request, shard->stalled ? shard->stall_status : CLU_E_TIMEOUT,
+                        sentence);
         psv_request_free(request);
         shard->stats.expired++;
     }
     shard->n_held = kept;
+}
+
+/* Tells the senders of pushes why there is no acknowledgement yet; the pushes stay. */
+static void expire_pushes(struct psv_shard *shard, struct psv_gate *gate, int64_t now_ms)
+{
+    char sentence[SENTENCE_BYTES];
+    struct psv_request *push;
+    while (gate && (push = psv_gate_overdue(gate, now_ms))) {
+        say_what_waits(shard, sentence);
+        psv_shard_reply(shard, push, shard->stalled ? shard->stall_status : CLU_E_TIMEOUT,
+                        sentence);
+        shard->stats.expired++;
+    }
 }
 
 static bool is_same(const struct psv_request *a, const struct psv_request *b)
@@ -437,11 +452,17 @@ int psv_shard_tick(struct psv_shard *shard, int64_t now_ms)
     psv_shard_apply_ready(shard, now_ms);
     psv_shard_release_held(shard);
     expire_held(shard, now_ms);
+    if (now_ms >= shard->expire_at_ms) {
+        shard->expire_at_ms = now_ms + EXPIRE_EVERY_MS;
+        expire_pushes(shard, shard->gate, now_ms);
+        for (int r = 0; r < shard->options.terms.n_ranks; r++)
+            expire_pushes(shard, shard->rank_gate[r], now_ms);
+    }
     if (shard->snapshot) {
         psv_shard_advance_snapshot(shard);
         return shard->snapshot ? 1 : 0;
     }
-    int64_t wait_ms = shard->stalled ? RETRY_STORAGE_MS : 1000;
+    int64_t wait_ms = EXPIRE_EVERY_MS;
     for (int i = 0; i < shard->n_held; i++) {
         int64_t left = shard->held[i]->deadline_at_ms - now_ms;
         if (left < wait_ms)

@@ -67,7 +67,7 @@ void psv_shard_handle(struct psv_shard *shard, struct clu_message *message, int6
 void psv_shard_count_malformed(struct psv_shard *shard);
 
 /* Lets time pass: deadlines, storage tried again, a slice of a running snapshot. To be called
- * after each batch of messages and when the returned number of milliseconds (0..1000) has passed.
+ * after each batch of messages and when the returned number of milliseconds (0..50) has passed.
  * */
 int psv_shard_tick(struct psv_shard *shard, int64_t now_ms);
 

@@ -114,6 +114,7 @@ static void note_failure(struct psv_shard *shard, struct psv_request **push, int
                       (unsigned long long)push[0]->step, clu_status_text(status));
         }
         shard->stalled = true;
+        shard->stall_status = status;
         shard->retry_at_ms = now_ms + RETRY_STORAGE_MS;
         shard->stats.stalled_ms = (uint64_t)(now_ms - shard->stalled_since_ms);
         return;

@@ -19,6 +19,7 @@ enum {
     MIN_LENT_BYTES = 32 << 10, /* smaller replies are copied: cheaper than lending */
     CHUNK_FLOATS = 16 << 10,   /* conversion to bf16 in pieces that stay in the cache */
     RETRY_STORAGE_MS = 200,
+    EXPIRE_EVERY_MS = 50,
     SNAPSHOT_SLICE_US = 2000,
     SENTENCE_BYTES = 256,
 };
@@ -44,7 +45,9 @@ struct psv_shard {
 
     int next_table; /* (I1) */
     int64_t stalled_since_ms, retry_at_ms;
+    int64_t expire_at_ms;
     bool stalled;
+    int stall_status; /* what storage said */
 
     struct psv_request **held; /* [n_held] */
     int n_held;
