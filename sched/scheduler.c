@@ -318,9 +318,24 @@ static void answer(struct schd_scheduler *s, const struct clu_peer *peer, int st
     free(body);
 }
 
+/* Stops the job at its next step with a snapshot, and tells the supervisor to go on with as many servers. */
+static int reshape(struct schd_scheduler *s, int servers)
+{
+    if (!s->supervised || s->phase != SCHD_RUNNING)
+        return CLU_E_AGAIN;
+    if (servers == s->job->servers || servers < 1 || servers * s->job->shards > CLU_MAX_SHARDS)
+        return CLU_E_USAGE;
+    char why[64];
+    snprintf(why, sizeof(why), "going on with %d server%s", servers, servers == 1 ? "" : "s");
+    schd_coordinator_stop(s->coordinator, schd_now_ms(), why);
+    schd_event_reshape(s, servers);
+    return CLU_OK;
+}
+
 static void on_ask(struct schd_scheduler *s, const struct clu_peer *peer, const char *question)
 {
     int64_t now = schd_now_ms();
+    int servers;
     if (strcmp(question, "status") == 0) {
         answer(s, peer, CLU_OK, "", schd_status_json(s));
     } else if (strcmp(question, "snapshot") == 0) {
@@ -330,6 +345,13 @@ static void on_ask(struct schd_scheduler *s, const struct clu_peer *peer, const 
     } else if (strncmp(question, "stop", 4) == 0) {
         schd_coordinator_stop(s->coordinator, now, "stopped on request");
         answer(s, peer, CLU_OK, "", NULL);
+    } else if (sscanf(question, "reshape %d", &servers) == 1) {
+        int status = reshape(s, servers);
+        answer(s, peer, status,
+               status == CLU_E_USAGE
+                   ? "from 1 server up, and another number than now"
+                   : "only a supervised job that is training can change its shape",
+               NULL);
     } else if (strcmp(question, "dump") == 0) {
         schd_coordinator_dump(s->coordinator);
         schd_dump(s);

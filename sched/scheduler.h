@@ -12,7 +12,7 @@
  *     {"event":"listening","endpoint":...}    {"event":"progress","step":...,"n_steps":...,...figures}
  *     {"event":"evaluated",...}               {"event":"phase","phase":"running"}
  *     {"event":"broken","status":-7,"text":...}   {"event":"recovered","generation":...,"resume":...}
- *     {"event":"alive"}, every heartbeat
+ *     {"event":"alive"}, every heartbeat      {"event":"reshape","servers":3}, before such an end
  *     {"event":"snapshot","step":...,"status":0}  {"event":"end","status":0,"text":...}
  *
  * Threads: one, and one more while a snapshot is committed.

@@ -73,6 +73,7 @@ void schd_event_figures(struct schd_scheduler *s, enum clu_role role, int rank,
                         const struct clu_report *report);
 void schd_event_snapshot(struct schd_scheduler *s, uint64_t step, int status);
 void schd_event_recovered(struct schd_scheduler *s, const char *resume, uint64_t step);
+void schd_event_reshape(struct schd_scheduler *s, int servers);
 void schd_event_end(struct schd_scheduler *s, int status, const char *text);
 
 /* Keeps a warning or an error for the status page. */

@@ -85,6 +85,11 @@ void schd_event_recovered(struct schd_scheduler *s, const char *resume, uint64_t
                       (json_int_t)view.generation, "resume", resume, "step", (json_int_t)step));
 }
 
+void schd_event_reshape(struct schd_scheduler *s, int servers)
+{
+    emit(s, json_pack("{s:s, s:i}", "event", "reshape", "servers", servers));
+}
+
 void schd_event_end(struct schd_scheduler *s, int status, const char *text)
 {
     emit(s, json_pack("{s:s, s:i, s:s}", "event", "end", "status", status, "text", text));

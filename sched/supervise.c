@@ -481,6 +481,49 @@ static int watch(struct schd_supervisor *s)
     return s->end_told ? s->end_status : CLU_E_BUG;
 }
 
+/* The job has stopped to change its shape: the same again with as many servers as were asked for. Rows move
+ * through the snapshot, which any shape restores. */
+static int reshape(struct schd_supervisor *s)
+{
+    struct schd_process *ps = calloc((size_t)s->reshape_servers, sizeof(*ps));
+    if (!ps)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for %d servers", s->reshape_servers);
+    end_processes(s, 0);
+    schd_supervisor_close_logs(s);
+    schd_supervisor_say(s, CLU_LOG_INFO, "stopped at step %llu; going on with %d server%s",
+                        (unsigned long long)s->step, s->reshape_servers,
+                        s->reshape_servers == 1 ? "" : "s");
+    free(s->ps);
+    s->ps = ps;
+    s->job->servers = s->reshape_servers;
+    s->reshape_servers = 0;
+    s->end_told = false;
+    s->phase[0] = '\0';
+    int status = clu_job_save(s->job, s->launch.job_path);
+    if (!status)
+        status = schd_supervisor_open_logs(s);
+    if (!status)
+        status = start_sched(s, false);
+    return status ? status : start_members(s);
+}
+
+static int run_job(struct schd_supervisor *s)
+{
+    int status = start_sched(s, false);
+    if (!status)
+        status = start_members(s);
+    while (!status) {
+        status = watch(s);
+        if (status != CLU_E_INTERRUPTED || !s->reshape_servers || s->n_interrupts > 0 ||
+            s->verdict.there)
+            return status;
+        status = reshape(s);
+    }
+    if (s->verdict.there)
+        schd_supervisor_say(s, CLU_LOG_ERROR, "%s", s->verdict.text);
+    return status;
+}
+
 static void say_end(struct schd_supervisor *s, int status, int64_t seconds)
 {
     if (status == CLU_OK)
@@ -511,32 +554,33 @@ static void close_job(struct schd_supervisor *s)
     if (s->lock_fd >= 0)
         close(s->lock_fd);
     free(s->ps);
+    free(s->job);
     free(s);
 }
 
 int schd_supervise(const struct clu_job *job, const char *program)
 {
     struct schd_supervisor *s = calloc(1, sizeof(*s));
-    if (s)
-        s->ps = calloc((size_t)job->servers, sizeof(*s->ps));
-    if (!s || !s->ps) {
+    struct schd_process *ps = calloc((size_t)job->servers, sizeof(*ps));
+    struct clu_job *copy = malloc(sizeof(*copy));
+    if (!s || !ps || !copy) {
         free(s);
+        free(ps);
+        free(copy);
         return clu_fail(CLU_E_NO_MEMORY, "no memory for the supervisor");
     }
     int64_t started_ms = now_ms();
-    s->job = job;
-    s->launch.job = job;
+    *copy = *job;
+    s->job = copy;
+    s->ps = ps;
+    s->launch.job = copy;
     s->launch.program = program;
     s->lock_fd = s->signal_fd = -1;
     s->dead_rank = -1;
     schd_progress_init(&s->progress);
     int status = open_job(s);
-    if (!status && !(status = start_sched(s, false)))
-        status = start_members(s);
     if (!status)
-        status = watch(s);
-    else if (s->verdict.there)
-        schd_supervisor_say(s, CLU_LOG_ERROR, "%s", s->verdict.text);
+        status = run_job(s);
     say_end(s, status, (now_ms() - started_ms) / 1000);
     close_job(s);
     return status;

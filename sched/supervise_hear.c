@@ -102,6 +102,8 @@ void schd_supervisor_close_logs(struct schd_supervisor *s)
         fclose(s->sched_log);
     if (s->mpi_log)
         fclose(s->mpi_log);
+    s->ps_log = s->worker_log = NULL;
+    s->sched_log = s->mpi_log = NULL;
 }
 
 /* ---- lines ---- */
@@ -231,6 +233,8 @@ void schd_supervisor_event(void *context, char *line)
         s->step = (uint64_t)json_integer_value(json_object_get(event, "step"));
     } else if (strcmp(kind, "snapshot") == 0 && status == 0) {
         s->snapshot_step = (uint64_t)json_integer_value(json_object_get(event, "step"));
+    } else if (strcmp(kind, "reshape") == 0) {
+        s->reshape_servers = (int)json_integer_value(json_object_get(event, "servers"));
     } else if (strcmp(kind, "end") == 0) {
         s->end_told = true;
         s->end_status = status;

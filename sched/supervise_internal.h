@@ -20,12 +20,13 @@ struct schd_verdict {
 };
 
 struct schd_supervisor {
-    const struct clu_job *job;
+    struct clu_job *job; /* our own copy: its shape may change */
     struct schd_launch launch;
     char run[CLU_PATH_BYTES], log_folder[CLU_PATH_BYTES];
     int lock_fd, signal_fd;
     struct schd_process sched, workers;
     struct schd_process *ps; /* [job->servers] */
+    int reshape_servers;     /* go on with as many when the job has stopped; 0: no */
     FILE *sched_log, *mpi_log;
     FILE **ps_log, **worker_log; /* [servers], [workers] */
     struct schd_progress progress;

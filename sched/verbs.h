@@ -13,6 +13,7 @@
     X(sched)                                                                                       \
     X(status)                                                                                      \
     X(snapshot)                                                                                    \
+    X(drain)                                                                                       \
     X(stop)                                                                                        \
     X(ps)                                                                                          \
     X(worker)                                                                                      \

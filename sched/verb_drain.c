@@ -1,0 +1,65 @@
+/* `sluice drain`: a running job goes on with fewer servers, or with more. It stops at its next step with a
+ * snapshot and starts again from it in the new shape, by itself and within seconds; nothing is lost and, at
+ * staleness 0, no bit of the result changes.
+ */
+#include "sched/ask.h"
+#include "sched/verb.h"
+
+#include "cluster/file.h"
+#include "cluster/log.h"
+#include "cluster/status.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct options {
+    int64_t servers;
+};
+
+static const struct clu_setting rows[] = {
+    {"servers", CLU_SETTING_INT, offsetof(struct options, servers), sizeof(int64_t), "0", 0, 1024,
+     NULL, "servers to go on with; 0: one fewer than now"},
+};
+
+/* How many servers the job has now. */
+static int servers_of(const char *out, int64_t *servers_p)
+{
+    char path[CLU_PATH_BYTES];
+    struct clu_job *job = calloc(1, sizeof(*job));
+    int status = job ? clu_path_join(path, sizeof(path), out, "run/job.yaml") : CLU_E_NO_MEMORY;
+    if (!status)
+        status = clu_job_load(path, job);
+    if (!status)
+        *servers_p = job->servers;
+    free(job);
+    return status;
+}
+
+static int run(const struct schd_call *call)
+{
+    const struct options *options = call->options;
+    const char *out = call->n_positionals > 0 ? call->positionals[0] : "sluice-run";
+    char question[64];
+    int64_t servers = options->servers;
+    int status = servers == 0 ? servers_of(out, &servers) : CLU_OK;
+    if (status)
+        return status;
+    if (options->servers == 0 && --servers < 1)
+        return clu_fail(CLU_E_USAGE, "the job has one server: it cannot do with fewer");
+    snprintf(question, sizeof(question), "reshape %d", (int)servers);
+    return schd_ask(out, question, NULL);
+}
+
+const struct schd_verb schd_verb_drain = {
+    .name = "drain",
+    .summary = "let a running job go on with fewer servers, or more",
+    .usage = "[OUT] [--servers N]",
+    .example = "sluice drain sluice-run --servers 3",
+    .rows = rows,
+    .n_rows = sizeof(rows) / sizeof(rows[0]),
+    .object_bytes = sizeof(struct options),
+    .min_positionals = 0,
+    .max_positionals = 1,
+    .run = run,
+};
