@@ -35,7 +35,7 @@ MDL_INLINE mdl_vec mdl_exp(mdl_vec x)
     p = p * r + mdl_splat(1.6666665459e-1f);
     p = p * r + mdl_splat(5.0000001201e-1f);
     p = p * (r * r) + r + mdl_splat(1);
-    mdl_mask bits = (mdl_mask)p + (((mdl_mask)shifted - (mdl_mask)magic) << 23);
+    mdl_bits bits = (mdl_bits)p + (((mdl_bits)shifted - (mdl_bits)magic) << 23);
     return mdl_choose(x < mdl_splat(-87), mdl_splat(0), (mdl_vec)bits);
 #endif
 }

@@ -37,10 +37,16 @@ typedef mdl_real mdl_vec_at
     __attribute__((vector_size(MDL_VEC_BYTES), aligned(sizeof(mdl_real)), may_alias));
 #ifdef MDL_DOUBLE
 typedef int64_t mdl_int;
+typedef uint64_t mdl_word;
 #else
 typedef int32_t mdl_int;
+typedef uint32_t mdl_word;
 #endif
+/* what comparisons give, and bits to do arithmetic on */
 typedef mdl_int mdl_mask __attribute__((vector_size(MDL_VEC_BYTES)));
+/* bits that arithmetic may carry out of */
+typedef unsigned mdl_bits __attribute__((vector_size(MDL_VEC_BYTES)));
+typedef mdl_word mdl_bits __attribute__((vector_size(MDL_VEC_BYTES)));
 
 /* n rounded up to MDL_PAD */
 MDL_INLINE int mdl_padded(int n)
@@ -60,10 +66,7 @@ MDL_INLINE void mdl_store(mdl_real *x, mdl_vec v)
 
 MDL_INLINE mdl_vec mdl_splat(mdl_real x)
 {
-    mdl_vec v;
-    for (int i = 0; i < MDL_LANES; i++)
-        v[i] = x;
-    return v;
+    return x - (mdl_vec){0}; /* a scalar beside a vector is repeated; minus 0 keeps even -0 */
 }
 
 /* elementwise a where mask is all ones, else b */
