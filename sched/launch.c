@@ -83,17 +83,6 @@ static void thread_settings(const struct clu_job *job, char blas[40], char omp[4
     snprintf(omp, 40, "OMP_NUM_THREADS=%lld", (long long)job->threads);
 }
 
-int schd_launch_ps(const struct schd_launch *launch, int rank, struct schd_process *process)
-{
-    char number[16];
-    snprintf(number, sizeof(number), "%d", rank);
-    const char *argv[] = {
-        launch->program,  "ps", "--job", launch->job_path, "--rank", number, "--sched",
-        launch->endpoint, NULL};
-    struct schd_process_options options = {.argv = argv};
-    return schd_process_start(process, &options);
-}
-
 struct arguments {
     int n;
     const char *argv[MAX_ARGUMENTS];
@@ -112,6 +101,77 @@ static void add_setting(struct arguments *arguments, const char *name, const cha
     add(arguments, value);
 }
 
+/* What every mpirun of ours is given, whatever it starts. */
+static void add_common(struct arguments *a, const struct clu_job *job)
+{
+    add(a, "--oversubscribe");
+    add(a, "--bind-to");
+    add(a, "none");
+    if (job->hostfile[0])
+        return;
+    add_setting(a, "plm", "isolated");
+    add_setting(a, "btl_tcp_if_include", "lo");
+    add_setting(a, "oob_tcp_if_include", "lo");
+}
+
+/* The host on which server `rank` runs: the hosts of the file in turn. One line a host, its name first; '#'
+ * begins a comment. */
+static int host_of(const char *hostfile, int rank, char *host_p, size_t host_bytes)
+{
+    char *text, *line, *rest = NULL;
+    size_t size;
+    int n = 0, status = clu_file_read_all(hostfile, 16 << 20, &text, &size);
+    if (status)
+        return status;
+    for (int round = 0; round < 2; round++) { /* count them, then find ours */
+        int wanted = n > 0 ? rank % n : -1, i = 0;
+        char *copy = strdup(text);
+        if (!copy)
+            break;
+        for (line = strtok_r(copy, "\r\n", &rest); line; line = strtok_r(NULL, "\r\n", &rest)) {
+            line += strspn(line, " \t");
+            size_t length = strcspn(line, " \t#");
+            if (length == 0)
+                continue;
+            if (i++ == wanted)
+                snprintf(host_p, host_bytes, "%.*s", (int)length, line);
+        }
+        n = i;
+        free(copy);
+    }
+    free(text);
+    return n > 0 ? CLU_OK
+                 : clu_fail(CLU_E_CONFIG, "%s names no host: expected one a line", hostfile);
+}
+
+int schd_launch_ps(const struct schd_launch *launch, int rank, struct schd_process *process)
+{
+    static const char *const environment[] = {"OMPI_ALLOW_RUN_AS_ROOT=1",
+                                              "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", NULL};
+    struct arguments a = {0};
+    char number[16], host[256] = "";
+    snprintf(number, sizeof(number), "%d", rank);
+    if (launch->job->hostfile
+            [0]) { /* Open MPI's launcher knows the way to other hosts: one server, one mpirun */
+        int status = host_of(launch->job->hostfile, rank, host, sizeof(host));
+        if (status)
+            return status;
+        add(&a, "mpirun");
+        add(&a, "-n");
+        add(&a, "1");
+        add(&a, "--host");
+        add(&a, host);
+        add_common(&a, launch->job);
+    }
+    const char *const command[] = {launch->program, "ps",   "--job",   launch->job_path,
+                                   "--rank",        number, "--sched", launch->endpoint};
+    for (size_t i = 0; i < sizeof(command) / sizeof(command[0]); i++)
+        add(&a, command[i]);
+    struct schd_process_options options = {.argv = a.argv,
+                                           .environment = geteuid() == 0 ? environment : NULL};
+    return schd_process_start(process, &options);
+}
+
 int schd_launch_workers(const struct schd_launch *launch, struct schd_process *process)
 {
     const struct clu_job *job = launch->job;
@@ -126,9 +186,7 @@ int schd_launch_workers(const struct schd_launch *launch, struct schd_process *p
     add(&a, "mpirun");
     add(&a, "-n");
     add(&a, ranks);
-    add(&a, "--oversubscribe");
-    add(&a, "--bind-to");
-    add(&a, "none");
+    add_common(&a, job);
     add_setting(&a, "pml", "ob1");
     add_setting(&a, "btl", "self,vader,tcp");
     add_setting(&a, "btl_vader_single_copy_mechanism", "none");
@@ -139,10 +197,6 @@ int schd_launch_workers(const struct schd_launch *launch, struct schd_process *p
         add(&a, "OPENBLAS_NUM_THREADS");
         add(&a, "-x");
         add(&a, "OMP_NUM_THREADS");
-    } else {
-        add_setting(&a, "plm", "isolated");
-        add_setting(&a, "btl_tcp_if_include", "lo");
-        add_setting(&a, "oob_tcp_if_include", "lo");
     }
     if (launch->scratch[0]) {
         add_setting(&a, "orte_tmpdir_base", launch->scratch);

@@ -1,7 +1,9 @@
-/* How each role of a job is started on this machine: command lines and environments, nothing else.
+/* How each role of a job is started, here and on other hosts: command lines and environments, nothing
+ * else.
  *
  *     sched     sluice sched --job OUT/run/job.yaml --supervised
  *     ps r      sluice ps --job OUT/run/job.yaml --rank r --sched ENDPOINT
+ *               with a hostfile: mpirun -n 1 --host HOST sluice ps ..., the hosts in turn
  *     workers   mpirun -n W ... sluice worker --job OUT/run/job.yaml --sched ENDPOINT
  *
  * Threads: the supervisor's own (see process.h).
