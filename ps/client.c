@@ -45,6 +45,7 @@ static void free_ticket(struct psv_ticket *ticket)
     if (!ticket)
         return;
     free(ticket->calls);
+    free(ticket->slices);
     free(ticket->order);
     free(ticket->offset);
     free(ticket->shard_of);
@@ -66,9 +67,12 @@ static struct psv_ticket *take_ticket(struct psv_client *client)
         *at = ticket->next;
     } else {
         ticket = calloc(1, sizeof(*ticket));
-        if (ticket)
-            ticket->calls = calloc((size_t)client->n_shards, sizeof(*ticket->calls));
-        if (!ticket || !ticket->calls) {
+        size_t n_shards = (size_t)client->n_shards;
+        if (ticket) {
+            ticket->calls = calloc(n_shards * PSV_MAX_PIECES, sizeof(*ticket->calls));
+            ticket->slices = calloc(n_shards, sizeof(*ticket->slices));
+        }
+        if (!ticket || !ticket->calls || !ticket->slices) {
             free_ticket(ticket);
             return NULL;
         }
@@ -80,7 +84,8 @@ static struct psv_ticket *take_ticket(struct psv_client *client)
     ticket->text = NULL;
     ticket->n_text = 0;
     ticket->sentence[0] = 0;
-    memset(ticket->calls, 0, (size_t)client->n_shards * sizeof(*ticket->calls));
+    ticket->n_calls = 0;
+    memset(ticket->slices, 0, (size_t)client->n_shards * sizeof(*ticket->slices));
     return ticket;
 }
 
@@ -152,7 +157,7 @@ static int reserve(const struct psv_client *client, struct psv_ticket *ticket, s
     return status;
 }
 
-/* Fills order and offset, and each call's n_keys and row_bytes. */
+/* Fills order and offset, and each slice's n_keys and row_bytes. */
 static void split(const struct psv_client *client, struct psv_ticket *ticket)
 {
     int n_shards = client->n_shards;
@@ -172,8 +177,8 @@ static void split(const struct psv_client *client, struct psv_ticket *ticket)
             (size_t)client->tables[part->table].dim * clu_wire_dtype_size(ticket->dtype);
         for (int s = 0; s < n_shards; s++) {
             size_t n = offset[s + 1] - offset[s];
-            ticket->calls[s].n_keys += n;
-            ticket->calls[s].row_bytes += n * row_bytes;
+            ticket->slices[s].n_keys += n;
+            ticket->slices[s].row_bytes += n * row_bytes;
         }
     }
 }
@@ -196,8 +201,8 @@ static void lay_out(const struct psv_client *client, struct psv_ticket *ticket)
     size_t at_key = 0, at_row = 0;
     bool has_rows = ticket->op == CLU_WIRE_PUSH;
     for (int s = 0; s < client->n_shards; s++) {
-        ticket->calls[s].key_offset = at_key;
-        ticket->calls[s].row_offset = at_row;
+        ticket->slices[s].key_offset = at_key;
+        ticket->slices[s].row_offset = at_row;
         const uint32_t *order = ticket->order;
         for (int p = 0; p < ticket->n_parts; p++) {
             const struct psv_part *part = &ticket->part[p];
@@ -221,37 +226,59 @@ static void lay_out(const struct psv_client *client, struct psv_ticket *ticket)
 
 /* ---- asking ---- */
 
-/* Takes a filled ticket: one call to each shard concerned. Lock held. */
+/* Adds the calls of one shard's slice and lists them at its link. */
+static void add_calls(struct psv_client *client, struct psv_ticket *ticket, int shard)
+{
+    const struct psv_slice *slice = &ticket->slices[shard];
+    size_t n_pieces = 1;
+    if (ticket->op == CLU_WIRE_PULL && slice->row_bytes > PSV_PULL_PIECE_BYTES)
+        n_pieces = (slice->row_bytes + PSV_PULL_PIECE_BYTES - 1) / PSV_PULL_PIECE_BYTES;
+    if (n_pieces > PSV_MAX_PIECES)
+        n_pieces = PSV_MAX_PIECES;
+    if (n_pieces > slice->n_keys)
+        n_pieces = slice->n_keys ? slice->n_keys : 1;
+    struct psv_call **at = &client->links[shard].first;
+    while (*at) /* in the order of asking */
+        at = &(*at)->next;
+    for (size_t i = 0; i < n_pieces; i++) {
+        struct psv_call *call = &ticket->calls[ticket->n_calls++];
+        size_t first = slice->n_keys * i / n_pieces;
+        *call = (struct psv_call){
+            .ticket = ticket,
+            .shard = shard,
+            .open = true,
+            .seq = ticket->op == CLU_WIRE_PUSH ? client->last_push_seq : ++client->last_seq,
+            .first = first,
+            .n_keys = slice->n_keys * (i + 1) / n_pieces - first,
+        };
+        call->row_bytes = psv_call_row_bytes(client, call);
+        *at = call;
+        at = &call->next;
+    }
+}
+
+/* Takes a filled ticket: calls to each shard concerned. Lock held. */
 static uint64_t submit(struct psv_client *client, struct psv_ticket *ticket, bool everywhere,
                        int64_t timeout_ms)
 {
     int64_t now_ms = psv_client_now_ms();
     ticket->id = ++client->last_ticket;
-    ticket->seq = ticket->op == CLU_WIRE_PUSH ? ++client->last_push_seq : ++client->last_seq;
+    client->last_push_seq += ticket->op == CLU_WIRE_PUSH;
     ticket->server_deadline_at_ms = now_ms + timeout_ms;
     ticket->deadline_at_ms = now_ms + timeout_ms + GRACE_MS;
     ticket->next = client->open;
     client->open = ticket;
-    for (int s = 0; s < client->n_shards; s++) {
-        struct psv_call *call = &ticket->calls[s];
-        if (!everywhere && !call->n_keys)
-            continue;
-        struct psv_call **at = &client->links[s].first;
-        while (*at) /* in the order of asking */
-            at = &(*at)->next;
-        *at = call;
-        call->ticket = ticket;
-        call->shard = s;
-        call->open = true;
-        ticket->n_open++;
-        client->n_open_calls++;
-    }
+    for (int s = 0; s < client->n_shards; s++)
+        if (everywhere || ticket->slices[s].n_keys)
+            add_calls(client, ticket, s);
+    ticket->n_open = ticket->n_calls;
+    client->n_open_calls += ticket->n_calls;
     uint64_t id = ticket->id;
     if (!ticket->n_open)
         psv_ticket_end(client, ticket, 0);
-    for (int s = 0; s < client->n_shards; s++)
-        if (ticket->calls[s].open)
-            psv_call_send(client, &ticket->calls[s], now_ms);
+    for (int c = 0; c < ticket->n_calls; c++)
+        if (ticket->calls[c].open)
+            psv_call_send(client, &ticket->calls[c], now_ms);
     /* sending consumes the edges of the sockets: take what has arrived */
     int n = 0;
     for (int s = 0; s < client->n_shards; s++)

@@ -1,7 +1,7 @@
 /* What client.c (requests, tickets) and client_io.c (sockets, replies, retries) share.
  *
  *     psv_ticket     what the caller asked: parts, one block of keys (and rows) sorted by shard
- *       psv_call     its share for one shard: a slice of the blocks; open until answered
+ *       psv_call     its share for one shard, or a piece of it; open until answered
  *     psv_link       one shard: a socket, and the list of open calls
  *
  * One lock guards everything, sockets included, but for the atomics of a ticket and the
@@ -29,14 +29,25 @@ struct psv_call {
     struct psv_call *next; /* in its link's list */
     int shard, attempts;
     bool open;
+    uint64_t seq;
     int64_t retry_at_ms;
-    size_t n_keys, key_offset;    /* in the ticket's key block */
-    size_t row_bytes, row_offset; /* bytes, in the ticket's row block; pull: of the reply */
+    size_t first, n_keys; /* of its shard's slice: all of it, or a piece of a large pull */
+    size_t row_bytes;     /* of its request or reply */
 };
+
+/* What of a ticket goes to one shard: consecutive places in its blocks. */
+struct psv_slice {
+    size_t n_keys, key_offset;
+    size_t row_bytes, row_offset;
+};
+
+/* A pull of more than PSV_PULL_PIECE_BYTES from one shard is asked for in pieces: the server
+ * gathers one while another is on its way and a third is scattered. */
+enum { PSV_PULL_PIECE_BYTES = 320 << 10, PSV_MAX_PIECES = 8 };
 
 struct psv_ticket {
     struct psv_ticket *next;
-    uint64_t id, seq, step;
+    uint64_t id, step;
     int op, dtype;
     int status; /* of the first failure */
     int n_open, n_damaged;
@@ -50,10 +61,12 @@ struct psv_ticket {
     const uint64_t *keys;
     const unsigned char *rows;
 
-    struct psv_call *calls; /* [n_shards] */
-    uint32_t *order;        /* [sum of n] per part: positions by shard */
-    uint32_t *offset;       /* [n_parts, n_shards + 1] into the part's order */
-    uint16_t *shard_of;     /* scratch of partition */
+    int n_calls;
+    struct psv_call *calls;   /* [n_calls] */
+    struct psv_slice *slices; /* [n_shards] */
+    uint32_t *order;          /* [sum of n] per part: positions by shard */
+    uint32_t *offset;         /* [n_parts, n_shards + 1] into the part's order */
+    uint16_t *shard_of;       /* scratch of partition */
     uint64_t *own_keys;
     unsigned char *own_rows;
     size_t order_capacity, keys_capacity, rows_capacity, offset_capacity;
@@ -105,6 +118,9 @@ int64_t psv_client_now_ms(void);
 
 /* Opens link i's socket towards its endpoint (closing the one before). */
 int psv_link_open(struct psv_client *client, int i);
+
+/* Bytes of the rows of a call. */
+size_t psv_call_row_bytes(const struct psv_client *client, const struct psv_call *call);
 
 /* Sends a call, or plans when to try again. Lock held. */
 void psv_call_send(struct psv_client *client, struct psv_call *call, int64_t now_ms);

@@ -82,6 +82,34 @@ static int add_frame(struct clu_message *message, struct psv_ticket *ticket, con
     return status;
 }
 
+/* What of a part belongs to a call: n keys from `first` on among the part's keys at the call's
+ * shard. */
+struct range {
+    size_t first, n;
+};
+
+/* at: where the part begins in the shard's slice; moved on to the next part. */
+static struct range part_range(const struct psv_client *client, const struct psv_call *call, int p,
+                               size_t *at)
+{
+    const uint32_t *offset = call->ticket->offset + (size_t)p * (size_t)(client->n_shards + 1);
+    size_t begin = *at, end = begin + (offset[call->shard + 1] - offset[call->shard]);
+    size_t from = call->first > begin ? call->first : begin;
+    size_t to = call->first + call->n_keys < end ? call->first + call->n_keys : end;
+    *at = end;
+    return from < to ? (struct range){from - begin, to - from} : (struct range){0, 0};
+}
+
+size_t psv_call_row_bytes(const struct psv_client *client, const struct psv_call *call)
+{
+    const struct psv_ticket *ticket = call->ticket;
+    size_t at = 0, n_floats = 0;
+    for (int p = 0; p < ticket->n_parts; p++)
+        n_floats +=
+            part_range(client, call, p, &at).n * (size_t)client->tables[ticket->part[p].table].dim;
+    return n_floats * clu_wire_dtype_size(ticket->dtype);
+}
+
 static void fill_header(const struct psv_client *client, const struct psv_call *call,
                         int64_t now_ms, struct clu_wire_request *header)
 {
@@ -92,17 +120,17 @@ static void fill_header(const struct psv_client *client, const struct psv_call *
     header->rank = (uint32_t)client->options.rank;
     header->deadline_ms = left_ms > 0 ? (uint32_t)left_ms : 0;
     header->incarnation = client->options.incarnation;
-    header->seq = ticket->seq;
+    header->seq = call->seq;
     header->step = ticket->step;
     header->text = ticket->text;
     header->n_text = ticket->n_text;
     header->n_parts = 0;
+    size_t at = 0;
     for (int p = 0; p < ticket->n_parts; p++) {
-        const uint32_t *offset = ticket->offset + (size_t)p * (size_t)(client->n_shards + 1);
-        uint32_t n = offset[call->shard + 1] - offset[call->shard];
-        if (n)
+        struct range range = part_range(client, call, p, &at);
+        if (range.n)
             header->part[header->n_parts++] =
-                (struct clu_wire_part){(uint16_t)ticket->part[p].table, n};
+                (struct clu_wire_part){(uint16_t)ticket->part[p].table, (uint32_t)range.n};
     }
 }
 
@@ -119,10 +147,11 @@ static int build(struct psv_client *client, struct psv_call *call, int64_t now_m
     clu_wire_encode_request(&header, clu_frame_data(frame));
     if (!call->n_keys)
         return 0;
-    status = add_frame(message, ticket, ticket->keys + call->key_offset,
+    const struct psv_slice *slice = &ticket->slices[call->shard];
+    status = add_frame(message, ticket, ticket->keys + slice->key_offset + call->first,
                        call->n_keys * sizeof(uint64_t));
     if (!status && ticket->op == CLU_WIRE_PUSH)
-        status = add_frame(message, ticket, ticket->rows + call->row_offset, call->row_bytes);
+        status = add_frame(message, ticket, ticket->rows + slice->row_offset, call->row_bytes);
     return status;
 }
 
@@ -172,9 +201,9 @@ void psv_ticket_retire(struct psv_client *client, struct psv_ticket *ticket)
 
 void psv_ticket_end(struct psv_client *client, struct psv_ticket *ticket, int status)
 {
-    for (int s = 0; s < client->n_shards && ticket->n_open; s++)
-        if (ticket->calls[s].open) {
-            unlink_call(client, &ticket->calls[s]);
+    for (int c = 0; c < ticket->n_calls && ticket->n_open; c++)
+        if (ticket->calls[c].open) {
+            unlink_call(client, &ticket->calls[c]);
             ticket->n_open--;
         }
     ticket->status = status;
@@ -192,20 +221,21 @@ static void finish_call(struct psv_client *client, struct psv_call *call)
 
 /* ---- replies ---- */
 
-/* n rows of a part into the places that the caller's keys have */
-static void scatter(const struct psv_part *part, const uint32_t *order, size_t n, size_t dim,
-                    int dtype, const unsigned char *from)
+/* n rows of a part into the places that the caller's keys have: from `first` on, or by order */
+static void scatter(const struct psv_part *part, const uint32_t *order, struct range range,
+                    size_t dim, int dtype, const unsigned char *from)
 {
+    float *rows = part->rows + range.first * dim;
     if (!order && dtype == CLU_WIRE_FP32) {
-        memcpy(part->rows, from, n * dim * sizeof(float));
+        memcpy(rows, from, range.n * dim * sizeof(float));
         return;
     }
     if (!order) {
-        clu_wire_from_bf16(from, n * dim, part->rows);
+        clu_wire_from_bf16(from, range.n * dim, rows);
         return;
     }
-    for (size_t i = 0; i < n; i++) {
-        float *row = part->rows + (size_t)order[i] * dim;
+    for (size_t i = 0; i < range.n; i++) {
+        float *row = part->rows + (size_t)order[range.first + i] * dim;
         if (dtype == CLU_WIRE_FP32)
             memcpy(row, from + i * dim * sizeof(float), dim * sizeof(float));
         else
@@ -218,15 +248,16 @@ static void scatter_call(const struct psv_client *client, const struct psv_call 
 {
     const struct psv_ticket *ticket = call->ticket;
     const uint32_t *order = ticket->order;
-    size_t shard = (size_t)call->shard;
+    size_t at = 0;
     for (int p = 0; p < ticket->n_parts; p++) {
         const struct psv_part *part = &ticket->part[p];
         const uint32_t *offset = ticket->offset + (size_t)p * (size_t)(client->n_shards + 1);
-        size_t n = offset[shard + 1] - offset[shard];
+        struct range range = part_range(client, call, p, &at);
         size_t dim = (size_t)client->tables[part->table].dim;
-        scatter(part, client->n_shards == 1 ? NULL : order + offset[shard], n, dim, ticket->dtype,
-                from);
-        from += n * dim * clu_wire_dtype_size(ticket->dtype);
+        if (range.n)
+            scatter(part, client->n_shards == 1 ? NULL : order + offset[call->shard], range, dim,
+                    ticket->dtype, from);
+        from += range.n * dim * clu_wire_dtype_size(ticket->dtype);
         order += part->n;
     }
 }
@@ -302,7 +333,7 @@ static int take_answer(struct psv_client *client, struct psv_call *call,
 static struct psv_call *find_call(struct psv_link *link, int op, uint64_t seq)
 {
     for (struct psv_call *call = link->first; call; call = call->next)
-        if (call->ticket->op == op && call->ticket->seq == seq)
+        if (call->ticket->op == op && call->seq == seq)
             return call;
     return NULL;
 }
@@ -369,11 +400,14 @@ int psv_link_receive(struct psv_client *client, int i)
 /* Which shards a ticket waited for in vain. */
 static void say_who_is_silent(const struct psv_client *client, struct psv_ticket *ticket)
 {
-    int n = 0;
+    int n = 0, last = -1;
     const char *first = "";
-    for (int s = 0; s < client->n_shards; s++)
-        if (ticket->calls[s].open && n++ == 0)
-            first = client->links[s].endpoint;
+    for (int c = 0; c < ticket->n_calls; c++)
+        if (ticket->calls[c].open && ticket->calls[c].shard != last) {
+            last = ticket->calls[c].shard;
+            if (n++ == 0)
+                first = client->links[last].endpoint;
+        }
     if (n > 1)
         snprintf(ticket->sentence, sizeof(ticket->sentence), "no answer from %s and %d more shards",
                  first, n - 1);
@@ -385,9 +419,11 @@ static void say_who_is_silent(const struct psv_client *client, struct psv_ticket
 static void give_up(struct psv_client *client, struct psv_ticket *ticket, int64_t now_ms)
 {
     say_who_is_silent(client, ticket);
-    for (int s = 0; s < client->n_shards; s++) {
-        if (!ticket->calls[s].open)
+    for (int c = 0, last = -1; c < ticket->n_calls; c++) {
+        int s = ticket->calls[c].shard;
+        if (!ticket->calls[c].open || s == last)
             continue;
+        last = s;
         if (psv_link_open(client, s))
             clu_error("reconnecting to %s failed", client->links[s].endpoint);
         for (struct psv_call *call = client->links[s].first; call; call = call->next)
@@ -411,13 +447,13 @@ int psv_client_timers(struct psv_client *client, int64_t now_ms)
         }
         if (ticket->deadline_at_ms < next)
             next = ticket->deadline_at_ms;
-        for (int s = 0; s < client->n_shards; s++) {
-            struct psv_call *call = &ticket->calls[s];
+        for (int c = 0; c < ticket->n_calls; c++) {
+            struct psv_call *call = &ticket->calls[c];
             if (!call->open)
                 continue;
             if (now_ms >= call->retry_at_ms) {
                 psv_call_send(client, call, now_ms);
-                psv_link_receive(client, s); /* (I2) */
+                psv_link_receive(client, call->shard); /* (I2) */
             }
             if (call->open && call->retry_at_ms < next)
                 next = call->retry_at_ms;

@@ -29,7 +29,7 @@ int psv_shard_create(const struct psv_shard_options *options, struct psv_shard *
     struct psv_shard_options *own = &shard->options;
     own->max_buffered_bytes = own->max_buffered_bytes ? own->max_buffered_bytes : 1 << 30;
     own->max_reply_bytes = own->max_reply_bytes ? own->max_reply_bytes : 256 << 20;
-    own->max_held = own->max_held ? own->max_held : 1024;
+    own->max_held = own->max_held ? own->max_held : 1024 + 32 * options->terms.n_ranks;
     int status = CLU_E_NO_MEMORY;
     shard->tables = calloc(n_tables ? n_tables : 1, sizeof(*shard->tables));
     shard->held = calloc((size_t)own->max_held, sizeof(struct psv_request *));

@@ -47,7 +47,7 @@ struct psv_shard_options {
     const char *snapshot_root;   /* snapshots are written below it only; NULL: anywhere */
     uint64_t max_buffered_bytes; /* of pushes that wait; 0: 1 GiB */
     uint64_t max_reply_bytes;    /* of a pull's rows; 0: 256 MiB */
-    int max_held;                /* pulls and other requests; 0: 1024 */
+    int max_held;                /* pulls and other requests; 0: 1024 and 32 a rank */
 
     /* Sends a reply, which it empties; 0, CLU_E_AGAIN: the peer does not read, CLU_E_UNAVAILABLE:
      * it is gone. In both cases the reply is dropped and counted: the peer asks again. */

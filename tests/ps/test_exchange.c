@@ -1,6 +1,7 @@
 /* Clients and a server over loopback: staleness 0 is exact, for any number of shards and ranks;
  * deadlines, retries and disagreements end in a status.
  */
+#include "cluster/wire.h"
 #include "tests/ps/rig.h"
 
 struct rank {
@@ -102,6 +103,58 @@ static void test_rows_nobody_wrote_have_their_initial_values(void)
     CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), 0);
     psv_client_close(client);
     rig_close(&rig);
+}
+
+/* more bytes than a piece holds: every row still finds its place */
+static void check_large_pull(int n_shards, const char *dtype)
+{
+    enum { N = 12000 };
+    struct rig rig;
+    struct psv_client *client;
+    struct psv_part part[RIG_N_TABLES];
+    uint64_t ticket = 0, n_wrong = 0;
+    uint64_t *keys = malloc(RIG_N_TABLES * N * sizeof(*keys));
+    float *rows = calloc((size_t)RIG_N_TABLES * N * 16, sizeof(*rows));
+    rig_open(&rig, n_shards, 1, 0, "snapshot");
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, dtype, &client), 0);
+    for (int t = 0; t < RIG_N_TABLES; t++) {
+        for (int i = 0; i < N; i++)
+            keys[t * N + i] = clu_mix((uint64_t)(t * N + i));
+        /* tables out of order, the second half as large */
+        int table = (t + 1) % RIG_N_TABLES;
+        part[t] =
+            (struct psv_part){table, t == 1 ? N / 2 : N, keys + t * N, rows + (size_t)t * N * 16};
+    }
+    CU_ASSERT_EQUAL(psv_client_pull(client, part, RIG_N_TABLES, 1, &ticket), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), 0);
+    for (int t = 0; t < RIG_N_TABLES; t++) {
+        const struct emb_table_spec *table = &rig.tables[part[t].table];
+        for (size_t i = 0; i < part[t].n; i++) {
+            float expected[16];
+            uint16_t half[16];
+            clu_row_init(7, clu_table_hash(table->name), part[t].keys[i], (float)table->init_range,
+                         table->dim, expected);
+            if (!strcmp(dtype, "bf16")) {
+                clu_wire_to_bf16(expected, (size_t)table->dim, half);
+                clu_wire_from_bf16(half, (size_t)table->dim, expected);
+            }
+            n_wrong += memcmp(expected, part[t].rows + i * (size_t)table->dim,
+                              (size_t)table->dim * sizeof(float)) != 0;
+        }
+    }
+    CU_ASSERT_EQUAL(n_wrong, 0);
+    psv_client_close(client);
+    rig_close(&rig);
+    free(keys);
+    free(rows);
+}
+
+static void test_a_large_pull_in_pieces_gets_every_row(void)
+{
+    check_large_pull(1, "fp32");
+    check_large_pull(3, "fp32");
+    check_large_pull(1, "bf16");
+    check_large_pull(2, "bf16");
 }
 
 static void test_a_pull_waits_for_the_slowest_rank_and_says_for_whom(void)
@@ -327,6 +380,7 @@ static void test_async_applies_on_arrival(void)
 SUITE("ps.exchange", T(test_rows_nobody_wrote_have_their_initial_values),
       T(test_staleness_0_has_the_same_bits_on_any_number_of_shards),
       T(test_bf16_on_the_wire_has_the_same_bits_on_any_number_of_shards),
+      T(test_a_large_pull_in_pieces_gets_every_row),
       T(test_a_pull_waits_for_the_slowest_rank_and_says_for_whom),
       T(test_a_server_that_is_away_is_a_timeout_that_names_it),
       T(test_a_client_of_other_tables_is_refused_with_the_field),
