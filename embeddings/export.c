@@ -1,8 +1,9 @@
 /* The rows of an export.
  *
- * The writer fills an environment in DIR.part without sync (it may be thrown away at any moment), in
- * transactions of a bounded number of bytes, growing the map when it is full; commit syncs, closes and renames.
- * A row whose key follows the last one of its table is appended, which packs pages fully.
+ * The writer fills an environment in DIR.part without sync (it may be thrown away at any moment),
+ * in transactions of a bounded number of bytes, growing the map when it is full; commit syncs,
+ * closes and renames. A row whose key follows the last one of its table is appended, which packs
+ * pages fully.
  *
  * (E1) The folder DIR appears only when everything in it is on disk.
  */

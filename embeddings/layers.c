@@ -1,15 +1,17 @@
 /* The environment of a shard.
  *
- * LMDB gives atomic commits and consistent readers that writers do not wait for; what it lacks for us is added
- * here: checksums of values, growth of the map, a bound on what the map keeps resident, and the layers.
+ * LMDB gives atomic commits and consistent readers that writers do not wait for; what it lacks for
+ * us is added here: checksums of values, growth of the map, a bound on what the map keeps resident,
+ * and the layers.
  *
- * Without sync, commits go to the page cache only: a killed process loses nothing, a machine that goes down
- * may leave the file damaged in ways LMDB cannot see. So a marker holds the boot it was written under; an
- * environment that was not closed and comes from another boot is refused, and the snapshot files (which are
- * synced) are loaded instead.
+ * Without sync, commits go to the page cache only: a killed process loses nothing, a machine that
+ * goes down may leave the file damaged in ways LMDB cannot see. So a marker holds the boot it was
+ * written under; an environment that was not closed and comes from another boot is refused, and the
+ * snapshot files (which are synced) are loaded instead.
  *
  * (L1) At most one write transaction is open, of the owner thread.
- * (L2) The lookup transaction is reset whenever no lookup runs, so it pins no pages and a resize is allowed.
+ * (L2) The lookup transaction is reset whenever no lookup runs, so it pins no pages and a resize is
+ *      allowed.
  * (L3) The map grows only while no view is open; until then a full map is FULL.
  */
 #include "embeddings/layers.h"
@@ -27,8 +29,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
-enum { VALUE_HEADER = 16, MAX_VIEWS = 8, TOUCH_BYTES = 16 << 10 };
+enum {
+    VALUE_HEADER = 16,
+    MAX_VIEWS = 8,
+    TOUCH_BYTES = 64 << 10 /* the kernel maps this much around a page that is touched */
+};
 static const uint64_t default_map_bytes = (uint64_t)64 << 30;
 static const uint64_t smallest_map_bytes = (uint64_t)1 << 20;
 
@@ -43,6 +50,8 @@ struct emb_layers {
     MDB_txn *write, *read; /* read: reset but for the time of a lookup (L2) */
     char *buffer;          /* [VALUE_HEADER + largest row] */
     uint64_t written_bytes, touched;
+    char *map; /* where LMDB mapped the file, once it has been asked for */
+    size_t map_bytes;
     size_t view_first_page[MAX_VIEWS]; /* last page of the file when view i was opened; 0: free */
 };
 
@@ -331,6 +340,7 @@ static int write_failed(struct emb_layers *layers, int code, const char *action)
     MDB_envinfo info;
     mdb_env_info(layers->env, &info);
     int resized = mdb_env_set_mapsize(layers->env, info.me_mapsize * 2);
+    layers->map = NULL; /* it may have moved */
     if (resized)
         return fail(layers, resized, "cannot grow the map");
     clu_debug("%s: map grown to %zu MiB", layers->path, (info.me_mapsize * 2) >> 20);
@@ -557,12 +567,43 @@ void emb_layers_stats(const struct emb_layers *layers, struct emb_layers_stats *
     }
 }
 
+/* Where the file is mapped, which LMDB does not tell: the mapping of its inode. */
+static bool find_map(const struct emb_layers *layers, char **base_p, size_t *size_p)
+{
+    char line[4400];
+    struct stat st;
+    mdb_filehandle_t fd;
+    bool found = false;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    if (!maps)
+        return false;
+    if (mdb_env_get_fd(layers->env, &fd) == 0 && fstat(fd, &st) == 0)
+        while (!found && fgets(line, sizeof(line), maps)) {
+            unsigned long start, end, inode;
+            unsigned device_major, device_minor;
+            if (sscanf(line, "%lx-%lx %*s %*x %x:%x %lu", &start, &end, &device_major,
+                       &device_minor, &inode) != 5 ||
+                inode != st.st_ino || device_major != major(st.st_dev) ||
+                device_minor != minor(st.st_dev))
+                continue;
+            *base_p = (char *)start;
+            *size_p = end - start;
+            found = true;
+        }
+    fclose(maps);
+    return found;
+}
+
 void emb_layers_trim(struct emb_layers *layers)
 {
+    if (!layers->map && !find_map(layers, &layers->map, &layers->map_bytes))
+        return;
     MDB_envinfo info;
     mdb_env_info(layers->env, &info);
-    /* A shared file mapping: the pages stay in the page cache, only this process's use of them ends. */
-    madvise(info.me_mapaddr, (info.me_last_pgno + 1) * 4096, MADV_DONTNEED);
+    size_t used = (info.me_last_pgno + 1) * 4096;
+    /* A shared file mapping: the pages stay in the page cache, only this process's use of them
+     * ends. */
+    madvise(layers->map, used < layers->map_bytes ? used : layers->map_bytes, MADV_DONTNEED);
     layers->touched = 0;
 }
 

@@ -3,15 +3,16 @@
  *     lookup:  current, then sealed, then base; the first that holds the key decides
  *
  *     base     the state of the last confirmed snapshot
- *     sealed   what changed between base and the last finished snapshot, until that is confirmed and
- *              merged into base
+ *     sealed   what changed between base and the last finished snapshot, till that is confirmed
+ *              and merged into base
  *     current  rows written back since the last seal
  *
- * So a roll-back forgets layers instead of restoring rows, and a delta snapshot is one layer. Which of
- * the three databases plays which part stands in the shard's roles. A stored value is
+ * So a roll-back forgets layers instead of restoring rows, and a delta snapshot is one layer. Which
+ * of the three databases plays which part stands in the shard's roles. A stored value is
  *     check 4 | kind 4 (0 row, 1 tombstone) | lsn 8 | count 4, last step 4, embedding, state
- * (the last four for rows only), where check is the low half of XXH3 of what follows, mixed with the
- * key: LMDB has no checksums of its own. lsn is the push-log group up to which the row includes all.
+ * (the last four for rows only), where check is the low half of XXH3 of what follows, mixed with
+ * the key: LMDB has no checksums of its own. lsn is the push-log group up to which the row includes
+ * all.
  *
  * Writes happen in transactions of the owner thread; a full map is grown and the caller told to
  * repeat (AGAIN). Views are read transactions: consistent, opened by the owner, used and closed by
@@ -50,15 +51,15 @@ int emb_layers_open(const struct emb_layers_options *options, const struct emb_t
                     int n_tables, struct emb_layers **layers_p);
 void emb_layers_close(struct emb_layers *layers);
 
-/* Looks n ascending keys up through `order` (newest layer first, n_order of them); calls found for each that
- * some layer holds. Values are valid during the call. */
+/* Looks n ascending keys up through `order` (newest layer first, n_order of them); calls found for
+ * each that some layer holds. Values are valid during the call. */
 int emb_layers_find(struct emb_layers *layers, int table, const int *order, int n_order,
                     const uint64_t *keys, size_t n,
                     int (*found)(void *context, size_t i, const struct emb_stored *stored),
                     void *context);
 
-/* A write transaction. Any failing call in it ends it; AGAIN means: the map was too small and has been
- * grown, repeat from begin. */
+/* A write transaction. Any failing call in it ends it; AGAIN means: the map was too small and has
+ * been grown, repeat from begin. */
 int emb_layers_begin(struct emb_layers *layers);
 int emb_layers_put(struct emb_layers *layers, int table, int layer,
                    const struct emb_stored *stored);
@@ -75,13 +76,13 @@ void emb_layers_abort(struct emb_layers *layers);
 int emb_layers_get_value(struct emb_layers *layers, const char *name, void **data_p,
                          size_t *size_p);
 
-/* A consistent state of the environment, for reading beside writes. While one is open the map cannot grow
- * and pages freed since cannot be used again. */
+/* A consistent state of the environment, for reading beside writes. While one is open the map
+ * cannot grow and pages freed since cannot be used again. */
 int emb_layers_view_open(struct emb_layers *layers, struct emb_layers_view **view_p);
 void emb_layers_view_close(struct emb_layers_view *view);
 
-/* Walks a table's layers (newest first in order) by ascending key, each key once, starting at the first key
- * >= from; visit's non-zero status ends it and is returned. */
+/* Walks a table's layers (newest first in order) by ascending key, each key once, starting at the
+ * first key >= from; visit's non-zero status ends it and is returned. */
 int emb_layers_walk(struct emb_layers_view *view, int table, const int *order, int n_order,
                     uint64_t from, int (*visit)(void *context, const struct emb_stored *stored),
                     void *context);
@@ -95,8 +96,8 @@ struct emb_layers_stats {
 };
 void emb_layers_stats(const struct emb_layers *layers, struct emb_layers_stats *stats_p);
 
-/* Gives the resident pages of the map back to the page cache: they stay cached, but are no longer this
- * process's. */
+/* Gives the resident pages of the map back to the page cache: they stay cached, but are no longer
+ * this process's. */
 void emb_layers_trim(struct emb_layers *layers);
 
 /* Approximate bytes of the map touched since the last trim. */

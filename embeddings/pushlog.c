@@ -1,9 +1,10 @@
 /* The push log.
  *
- * Records collect in a buffer; commit writes them behind a header that carries their checksum, in one write, and
- * syncs. A write that fails is cut off again, so the file always ends with a whole group or with the torn tail of
- * a crash. Reading stops at the first group that is not whole. That is a torn tail only if no whole group follows
- * anywhere, because a group is written after the one before it was synced; else it is damage.
+ * Records collect in a buffer; commit writes them behind a header that carries their checksum, in
+ * one write, and syncs. A write that fails is cut off again, so the file always ends with a whole
+ * group or with the torn tail of a crash. Reading stops at the first group that is not whole. That
+ * is a torn tail only if no whole group follows anywhere, because a group is written after the one
+ * before it was synced; else it is damage.
  *
  * (G1) lsn goes up by one from group to group, over files too.
  * (G2) A file is synced, and its folder too, before the first commit into it returns.
@@ -139,7 +140,8 @@ static uint64_t get_u64(const char *at)
 
 typedef int apply_function(void *context, uint64_t lsn, const struct emb_pushlog_record *record);
 
-/* One record at *at_p; CORRUPT when it does not fit what is left or names a table that is not there. */
+/* One record at *at_p; CORRUPT when it does not fit what is left or names a table that is not
+ * there. */
 static int parse_record(const struct emb_pushlog *log, const char **at_p, const char *end,
                         struct emb_pushlog_record *record)
 {

@@ -10,13 +10,14 @@
  *             32     8    XXH3 of the 32 bytes before
  *             40          records, one after the other
  *   record    0      4    kind: 1 push, 2 mark, 3 tick
- *             4      4    push: table (by place in the shard's list); else 0
+ *             4      4    push: table, by its number here; else 0
  *             8      8    push: step; mark: incarnation; tick: step
  *             16     8    push: number of keys n; mark: seq; tick: 0
  *             24          push: keys n x 8, gradients n x dim x 4
  *
- * A group is what one commit acknowledges: after a crash it is there whole or not at all. A torn group at
- * the end of the newest file is cut off; damage anywhere else is CORRUPT. Threads: one owner.
+ * A group is what one commit acknowledges: after a crash it is there whole or not at all. A torn
+ * group at the end of the newest file is cut off; damage anywhere else is CORRUPT. Threads: one
+ * owner.
  */
 #ifndef EMBEDDINGS_PUSHLOG_H
 #define EMBEDDINGS_PUSHLOG_H
@@ -36,9 +37,10 @@ struct emb_pushlog_record {
     const float *grads; /* [n, dim] */
 };
 
-/* Opens the log in a folder: replays every group with lsn > after, in order, through apply (a record at a
- * time; its status other than OK ends the opening), cuts a torn end, and goes on in a new file. dims [n_tables].
- * With apply NULL the files are removed instead. *last_lsn_p: the highest lsn seen, or after. */
+/* Opens the log in a folder: replays every group with lsn > after, in order, through apply (a
+ * record at a time; its status other than OK ends the opening), cuts a torn end, and goes on in a
+ * new file. dims [n_tables]. With apply NULL the files are removed instead. *last_lsn_p: the
+ * highest lsn seen, or after. */
 int emb_pushlog_open(const char *dir, const int *dims, int n_tables, uint64_t after,
                      int (*apply)(void *context, uint64_t lsn,
                                   const struct emb_pushlog_record *record),
@@ -51,8 +53,8 @@ int emb_pushlog_add(struct emb_pushlog *log, const struct emb_pushlog_record *re
 /* True while records are pending. */
 bool emb_pushlog_pending(const struct emb_pushlog *log);
 
-/* Writes and syncs the pending group; *lsn_p is its number. On FULL or IO the file is as before and the
- * group stays pending. Nothing pending: OK, *lsn_p the last one's. */
+/* Writes and syncs the pending group; *lsn_p is its number. On FULL or IO the file is as before and
+ * the group stays pending. Nothing pending: OK, *lsn_p the last one's. */
 int emb_pushlog_commit(struct emb_pushlog *log, uint64_t *lsn_p);
 
 /* Takes the last added record out of the pending group again. */

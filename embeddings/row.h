@@ -1,5 +1,6 @@
-/* How a row's value lies in memory, in LMDB and in snapshots: count 4 | last step 4 | embedding | state.
- * The embedding is dim x 4 bytes, or dim x 2 padded to 4; so the state is always on a multiple of 4. */
+/* How a row's value lies in memory, in LMDB and in snapshots: count 4 | last step 4 | embedding |
+ * state. The embedding is dim x 4 bytes, or dim x 2 padded to 4; so the state is always on a
+ * multiple of 4. */
 #ifndef EMBEDDINGS_ROW_H
 #define EMBEDDINGS_ROW_H
 

@@ -1,9 +1,10 @@
 /* A shard: opening, pulling, pushing.
  *
- * A pull is one pipelined walk over the store; keys that are not in memory are looked up in LMDB, sorted, and
- * what is nowhere has its initial value. A push first makes every row resident (reading or creating it) and
- * only then changes any, so that a failure leaves everything as it was; then it updates in place.
- * The order of keys in a call never matters: each row depends on its own history alone.
+ * A pull is one pipelined walk over the store; keys that are not in memory are looked up in LMDB,
+ * sorted, and what is nowhere has its initial value. A push first makes every row resident (reading
+ * or creating it) and only then changes any, so that a failure leaves everything as it was; then it
+ * updates in place. The order of keys in a call never matters: each row depends on its own history
+ * alone.
  *
  * (P1) Nothing fails between the first changed row of a push and the last.
  * (P2) A pull changes no row: it may only bring rows into memory.
@@ -275,7 +276,8 @@ static inline void gather_one(void *context, size_t i, uint32_t slot)
     g->missing[g->n_missing++] = (struct emb_entry){.key = g->keys[i], .slot = (uint32_t)i};
 }
 
-/* A row from the layers: into the batch at every position that asks for its key, and into memory. */
+/* A row from the layers: into the batch at every position that asks for its key, and into memory.
+ * */
 struct promote {
     struct emb_shard *shard;
     struct emb_table *table;
@@ -343,8 +345,9 @@ static int promote_one(void *context, size_t i, const struct emb_stored *stored)
     return CLU_OK;
 }
 
-/* Looks the first n of shard->missing up in the layers and brings what is found into memory, as far as
- * there is room; n_must: fail rather than leave one out. Sorts the entries and drops repeated keys. */
+/* Looks the first n of shard->missing up in the layers and brings what is found into memory, as far
+ * as there is room; n_must: fail rather than leave one out. Sorts the entries and drops repeated
+ * keys. */
 static int fetch(struct emb_shard *shard, int t, size_t n, float *rows, bool must)
 {
     struct emb_table *table = &shard->table[t];
@@ -366,6 +369,7 @@ static int fetch(struct emb_shard *shard, int t, size_t n, float *rows, bool mus
     table->n_missed += n_keys;
     status = emb_layers_find(shard->layers, t, order, n_order, shard->missing_keys, n_keys,
                              promote_one, &promote);
+    emb_trim_map(shard);
     return status;
 }
 
@@ -500,9 +504,10 @@ int emb_shard_fetch_all(struct emb_shard *shard, int t, const uint64_t *keys, si
     return l.n_missing && table->on_disk_only ? fetch(shard, t, l.n_missing, NULL, true) : CLU_OK;
 }
 
-/* Makes the rows of missing keys resident: from the layers, else new (admission permitting; a key that is not
- * admitted keeps EMB_NO_SLOT). Creates no row that (P1) could leave half done: a new slot is a tombstone until
- * it is applied to, and admission is counted only once nothing can fail. */
+/* Makes the rows of missing keys resident: from the layers, else new (admission permitting; a key
+ * that is not admitted keeps EMB_NO_SLOT). Creates no row that (P1) could leave half done: a new
+ * slot is a tombstone until it is applied to, and admission is counted only once nothing can fail.
+ * */
 static int make_resident(struct emb_shard *shard, int t, size_t n_missing)
 {
     struct emb_table *table = &shard->table[t];
@@ -612,8 +617,8 @@ static inline void update_one(void *context, size_t i, uint32_t slot)
             (struct emb_entry){.key = u->keys[i], .slot = (uint32_t)i};
 }
 
-/* The way of a table that is all in memory and admits at once: one walk updates what is there, then the rest
- * is created, for which emb_room_for has made sure that nothing can be missing (P1). */
+/* The way of a table that is all in memory and admits at once: one walk updates what is there, then
+ * the rest is created, for which emb_room_for has made sure that nothing can be missing (P1). */
 static int push_in_memory(struct emb_shard *shard, struct emb_table *table, const uint64_t *keys,
                           size_t n, const float *grads, uint64_t step)
 {
@@ -664,8 +669,12 @@ int emb_shard_push(struct emb_shard *shard, int t, const uint64_t *keys, size_t 
                         table->spec.name, (unsigned long long)step);
     if (!shard->log)
         return emb_shard_push_rows(shard, t, keys, n, grads, step);
-    struct emb_pushlog_record record = {
-        .kind = EMB_LOG_PUSH, .table = t, .step = step, .n = n, .keys = keys, .grads = grads};
+    struct emb_pushlog_record record = {.kind = EMB_LOG_PUSH,
+                                        .table = table->id,
+                                        .step = step,
+                                        .n = n,
+                                        .keys = keys,
+                                        .grads = grads};
     int status = emb_pushlog_add(shard->log, &record);
     if (status)
         return status;
@@ -727,7 +736,7 @@ int emb_shard_commit(struct emb_shard *shard)
     int64_t began = emb_now_us();
     status = emb_housekeeping(shard);
     note_slice(shard, began);
-    if (status) /* the group is durable whatever became of the housekeeping, which will be tried again */
+    if (status) /* the group is durable all the same, and the housekeeping is tried again */
         clu_warn("%s: housekeeping failed: %s", shard->dir, clu_status_text(status));
     return CLU_OK;
 }

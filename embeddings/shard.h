@@ -1,9 +1,9 @@
 /* A shard: the tables of one server thread, rows in memory over one LMDB environment.
  *
- *        pull, push                     tick, commit                       snapshot
- *            |                               |                                |
- *     rows in memory  --dirty, sorted-->  LMDB layers: base | sealed | current --> one file
- *                                         push log (durability: log)
+ *      pull, push                   tick, commit                    snapshot
+ *          |                             |                             |
+ *    rows in memory  --dirty, sorted-->  LMDB layers: base | sealed | current  --> one file
+ *                                        push log (durability: log)
  *
  * One thread owns a shard and makes every call; nothing inside is locked (a snapshot's file is
  * written by a thread of its own, which only reads a committed LMDB state). Results depend on the
@@ -11,16 +11,16 @@
  * shards, the CPU or restarts.
  *
  * The rhythm of a step t at a shard:
- *     for each table: emb_shard_push(shard, table, keys, n, grads, t)     summed over ranks by the
- * caller for each rank:  emb_shard_mark(shard, incarnation, seq) emb_shard_tick(shard, t) the step
- * is applied: clock = t emb_shard_commit(shard) acknowledge after this returns OK
+ *    for each table: emb_shard_push(shard, table, keys, n, grads, t)   summed by the caller
+ *    for each rank:  emb_shard_mark(shard, incarnation, seq)
+ *    emb_shard_tick(shard, t)                                          applied: clock = t
+ *    emb_shard_commit(shard)                                           acknowledge once this is OK
  *
- * After a process dies, emb_shard_open gives, by durability:
- *   snapshot: the state of the last sealed snapshot (emb_shard_step says which step), marks
- * included; log:      the state of the last commit that returned, marks included. Going back:
- * emb_shard_rollback(step) to a sealed snapshot that the environment still holds; it costs what
- * changed since. Any other: emb_shard_reset + emb_shard_load from snapshot files; it costs the
- * table.
+ * After a process died, emb_shard_open gives, by durability:
+ *    snapshot   the state of the last sealed snapshot (emb_shard_step says which), marks included
+ *    log        the state of the last commit that returned, marks included
+ * Going back: emb_shard_rollback to a snapshot that the environment still holds costs what changed
+ * since; any other is emb_shard_reset and emb_shard_load from files, and costs the table.
  */
 #ifndef EMBEDDINGS_SHARD_H
 #define EMBEDDINGS_SHARD_H

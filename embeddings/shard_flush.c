@@ -1,19 +1,20 @@
 /* Writing rows back: large batches in key order, a slice at a time.
  *
- * LMDB pays per touched page, so rows are collected first, sorted by (table, key), and written in that order;
- * between slices the shard goes on serving. Three kinds:
+ * LMDB pays per touched page, so rows are collected first, sorted by (table, key), and written in
+ * that order; between slices the shard goes on serving. Three kinds:
  *
- *   CLEAN       dirty rows that are cold, so that they can leave memory; each with its version of the moment
- *               it is written
+ *   CLEAN       dirty rows that are cold, so that they can leave memory; each as it is when it
+ *               is written
  *   CHECKPOINT  all dirty rows as of the beginning: then the push log can be cut
  *   SNAPSHOT    the same, followed by a seal
  *
- * The last two mark rows SEALING at the beginning (a pass over the flag bytes, 1 ms per 10 M rows); a push
- * to such a row first puts the old version on the shelf (I3), which is written at the end.
+ * The last two mark rows SEALING at the beginning (a pass over the flag bytes, 1 ms per 10 M rows);
+ * a push to such a row first puts the old version on the shelf (I3), which is written at the end.
  *
- *   COLLECT -> SORT -> WRITE -> SHELF -> done       (SORT in a thread of its own when there is much)
+ *   COLLECT -> SORT -> WRITE -> SHELF -> done     (much is sorted in a thread of its own)
  *
- * (F1) Entries are hints: a row is written only if its slot still holds the key and still has the flag.
+ * (F1) Entries are hints: a row is written only if its slot still holds the key and still has the
+ *      flag.
  * (F2) Flags change only after the slice's transaction is committed.
  */
 #include "cluster/log.h"
@@ -353,7 +354,8 @@ static int write_shelf(struct emb_shard *shard, int t, const struct emb_entry *o
     return status ? status : emb_layers_commit(shard->layers);
 }
 
-/* The shelf of the table flush->table, from entry flush->at on; it no longer grows, as no row is marked. */
+/* The shelf of the table flush->table, from entry flush->at on; it no longer grows, as no row is
+ * marked. */
 static int shelf_step(struct emb_shard *shard, size_t slice)
 {
     struct emb_flush *flush = &shard->flush;

@@ -1,18 +1,20 @@
-/* What the files of a shard share: shard.c (open, pull, push), shard_state.c (what is remembered where),
- * shard_room.c (memory budget, write-back, eviction, expiry), shard_flush.c (writing rows to layers, sorted and in
- * slices), shard_snapshot.c (seal, file, confirm, merge, rollback), shard_load.c (restore, walk, move).
+/* What the files of a shard share: shard.c (open, pull, push), shard_state.c (what is remembered
+ * where), shard_room.c (memory budget, write-back, eviction, expiry), shard_flush.c (writing rows
+ * to layers, sorted and in slices), shard_snapshot.c (seal, file, confirm, merge, rollback),
+ * shard_load.c (restore, walk, move).
  *
  * Invariants they all keep:
- * (I1) A row's newest version is in memory, or, when its key is not there, in the first of the layers
- *      current, sealed, base that holds the key. `on_disk_only` false: no row is outside memory.
+ * (I1) A row's newest version is in memory, or, when its key is not there, in the first of the
+ *      layers current, sealed, base that holds the key. `on_disk_only` false: no row is outside
+ *      memory.
  * (I2) A slot without DIRTY and SEALING equals what (I1)'s layers hold for its key.
- * (I3) A slot with SEALING holds the version of the moment the running flush began; before it changes, that
- *      version goes to the flush's shelf.
- * (I4) durability log: a row is written to a layer only while no group is pending, and carries the lsn of
- *      the last group on disk; so a layer never holds a push that the log has not.
- *      A tombstone's is the last group before its burial: later pushes wait for admission anew.
- * (I5) base and sealed change only by confirm's merge and by a seal, each decided by one transaction that
- *      writes the roles.
+ * (I3) A slot with SEALING holds the version of the moment the running flush began; before it
+ *      changes, that version goes to the flush's shelf.
+ * (I4) durability log: a row is written to a layer only while no group is pending, and carries the
+ *      lsn of the last group on disk; so a layer never holds a push that the log has not. A
+ *      tombstone's is the last group before its burial: later pushes wait for admission anew.
+ * (I5) base and sealed change only by confirm's merge and by a seal, each decided by one
+ *      transaction that writes the roles.
  * (I6) A live row has count >= 1; a slot with count 0 is a tombstone.
  */
 #ifndef EMBEDDINGS_SHARD_INTERNAL_H
@@ -45,7 +47,8 @@ struct emb_info {
     struct emb_sketch *sketch[EMB_MAX_TABLES]; /* NULL where the table admits at once */
 };
 
-/* Which layer plays which part; one record in LMDB. The third layer, where none is sealed, is empty. */
+/* Which layer plays which part; one record in LMDB. The third layer, where none is sealed, is
+ * empty. */
 struct emb_roles {
     uint32_t version;               /* 1 */
     uint32_t base, current, sealed; /* layers; sealed EMB_N_LAYERS: none */
@@ -57,6 +60,7 @@ struct emb_roles {
 struct emb_table {
     struct emb_table_spec spec;
     uint64_t hash; /* of the name */
+    int id;        /* place among the tables ever stored here: what the push log calls it */
     struct emb_updater updater;
     struct emb_store store;
     struct emb_sketch *sketch;
@@ -114,6 +118,8 @@ struct emb_shard {
     struct emb_roles roles;
     struct emb_table table[EMB_MAX_TABLES];
     int n_tables;
+    int stored_dims[EMB_MAX_TABLES]; /* by id; n_stored of them */
+    int n_stored;
     uint64_t clock; /* last step ticked */
     uint64_t
         floor; /* last steps recorded from now on are at least this: snapshots before have less */
@@ -176,6 +182,7 @@ int emb_layers_reset(struct emb_shard *shard, const int *layers, int n_layers,
 /* ---- shard_room.c ---- */
 size_t emb_memory(const struct emb_shard *shard);
 int emb_room_for(struct emb_shard *shard, struct emb_table *table, size_t n, bool must);
+void emb_trim_map(struct emb_shard *shard);
 int emb_housekeeping(struct emb_shard *shard);
 int emb_bury(struct emb_shard *shard, struct emb_table *table, uint32_t slot);
 

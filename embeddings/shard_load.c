@@ -1,10 +1,11 @@
 /* Filling a shard from snapshot files, and walking, moving and dropping rows.
  *
- * Files are sorted by table and key, so any number of them is merged by always taking the smallest head, and
- * rows reach LMDB in ascending order. For a key in several files the one of the highest step counts.
+ * Files are sorted by table and key, so any number of them is merged by always taking the smallest
+ * head, and rows reach LMDB in ascending order. For a key in several files the one of the highest
+ * step counts.
  *
- * (W1) Until the last row is committed the roles say `loading`: whoever opens the environment after a crash in
- *      between undoes it.
+ * (W1) Until the last row is committed the roles say `loading`: whoever opens the environment after
+ *      a crash in between undoes it.
  */
 #include "cluster/hash.h"
 #include "cluster/log.h"
@@ -31,7 +32,7 @@ static int warm_one(void *context, const struct emb_stored *stored)
     uint32_t slot;
     if (!stored->value || emb_store_find(&table->store, stored->key) != EMB_NO_SLOT)
         return CLU_OK;
-    uint64_t budget = warm->shard->options.memory_bytes / 4 * 3;
+    uint64_t budget = warm->shard->options.memory_bytes / 8 * 5;
     if (budget && table->store.n_slots % 1024 == 0 && emb_memory(warm->shard) > budget)
         return CLU_E_AGAIN;
     int status = emb_store_insert(&table->store, stored->key, &slot);
@@ -203,8 +204,9 @@ static int compare_heads(const struct source *a, const struct source *b)
     return a->row.key < b->row.key ? -1 : a->row.key > b->row.key;
 }
 
-/* Candidates of a key count only where they are of the newest step of all: a later file that has the key as
- * a row, or no longer waiting, overrules. Deltas carry all waiting keys, so only the newest files' matter. */
+/* Candidates of a key count only where they are of the newest step of all: a later file that has
+ * the key as a row, or no longer waiting, overrules. Deltas carry all waiting keys, so only the
+ * newest files' matter. */
 static bool overruled(const struct load *load, const struct source *source)
 {
     for (size_t i = 0; source->is_candidate && i < load->n_sources; i++)

@@ -1,17 +1,19 @@
 /* Keeping to the memory budget, and the chores of a tick.
  *
- * Rows enter memory by pulls and pushes and leave by a clock: a hand goes round the flag bytes; a slot that was
- * used since the hand's last visit loses one of its (at most three) points of heat, a cold clean slot goes. Rows
- * enter with no heat, so that a scan over the whole table displaces other newcomers only. Dirty rows are
- * first written back: a CLEAN flush takes the cold dirty ones in key order, a slice a tick, as soon as they
- * are a good part of the table.
+ * Rows enter memory by pulls and pushes and leave by a clock: a hand goes round the flag bytes; a
+ * slot that was used since the hand's last visit loses one of its (at most three) points of heat, a
+ * cold clean slot goes. Rows enter with no heat, so that a scan over the whole table displaces
+ * other newcomers only. Dirty rows are first written back: a CLEAN flush takes the cold dirty ones
+ * in key order, a slice a tick, as soon as they are a good part of the table.
  *
- * The budget holds for everything a shard keeps resident: rows, index, flags, sketches, lists of a flush, and
- * the pages of the LMDB map it touched, which are given back to the page cache regularly. An eighth is set
- * aside for what is not rows. A batch that must be resident may exceed the budget until the next tick.
+ * The budget holds for everything a shard keeps resident: rows, index, flags, sketches, lists of a
+ * flush, and the pages of the LMDB map it touched, which are given back to the page cache
+ * regularly. Rows may take three quarters of it, the map an eighth. A batch that must be resident
+ * may exceed the budget until the next tick.
  *
- * Expiry: a row whose last push is more than expire_steps ago does not exist, whoever asks; the sweep, a
- * slice a tick, only takes away what nobody can see any more. So its pace never shows in results.
+ * Expiry: a row whose last push is more than expire_steps ago does not exist, whoever asks; the
+ * sweep, a slice a tick, only takes away what nobody can see any more. So its pace never shows in
+ * results.
  */
 #include "cluster/hash.h"
 #include "cluster/log.h"
@@ -45,7 +47,7 @@ size_t emb_memory(const struct emb_shard *shard)
 /* What rows may take of the budget. */
 static size_t row_budget(const struct emb_shard *shard)
 {
-    return (size_t)(shard->options.memory_bytes / 8 * 7);
+    return (size_t)(shard->options.memory_bytes / 4 * 3);
 }
 
 static void evict_slot(struct emb_table *table, uint32_t slot, uint8_t flags)
@@ -124,7 +126,8 @@ int emb_room_for(struct emb_shard *shard, struct emb_table *table, size_t n, boo
                   : CLU_OK;
 }
 
-/* Takes a row away that no longer exists; a tombstone stays where a layer may hold an older version. */
+/* Takes a row away that no longer exists; a tombstone stays where a layer may hold an older
+ * version. */
 int emb_bury(struct emb_shard *shard, struct emb_table *table, uint32_t slot)
 {
     uint8_t *flags = emb_store_flags(&table->store, slot);
@@ -320,6 +323,15 @@ static void shrink(struct emb_shard *shard)
         largest->clock_hand = 0;
 }
 
+/* Pages of the map that lookups touched go back to the page cache before they are much of the
+ * budget. */
+void emb_trim_map(struct emb_shard *shard)
+{
+    uint64_t budget = shard->options.memory_bytes;
+    if (budget && emb_layers_touched(shard->layers) > budget / 8)
+        emb_layers_trim(shard->layers);
+}
+
 int emb_housekeeping(struct emb_shard *shard)
 {
     int status = shard->job ? CLU_OK : emb_merge_advance(shard, SLICE_US);
@@ -334,8 +346,7 @@ int emb_housekeeping(struct emb_shard *shard)
     bool scarce = emb_memory(shard) > row_budget(shard) / 4 * 3;
     for (int t = 0; t < shard->n_tables; t++)
         shard->table[t].tracks_heat = scarce;
-    if (emb_layers_touched(shard->layers) > shard->options.memory_bytes / 16)
-        emb_layers_trim(shard->layers);
+    emb_trim_map(shard);
     shrink(shard);
     return CLU_OK;
 }

@@ -1,18 +1,19 @@
 /* Snapshots, and going back to one.
  *
- *   begin    rows that are dirty now are marked; costs a pass over flag bytes
- *   MERGE    the layer that the next steps will write to must be free: finish the last confirm's merge
- *   FLUSH    marked rows, as they were at begin, go to the current layer (shard_flush.c)
- *   FOLD     a finished but never confirmed snapshot: what it holds and current does not, joins current
- *   SEAL     one transaction: current is now `sealed` at this step, the free layer is the new current (I5)
- *   FILE     a thread streams sealed over base (full) or sealed alone (delta) from a view into the file
- *   done     the caller's job commits its snapshot and calls confirm: the merge into base begins
+ *   begin   rows that are dirty now are marked; costs a pass over flag bytes
+ *   MERGE   the layer that the next steps write to must be free: finish the last confirm's merge
+ *   FLUSH   marked rows, as they were at begin, go to the current layer (shard_flush.c)
+ *   FOLD    what a finished but never confirmed snapshot holds and current does not, joins current
+ *   SEAL    one transaction: current is now `sealed` at this step, the free layer current (I5)
+ *   FILE    a thread streams sealed over base (full) or sealed alone (delta) from a view
+ *   done    the caller's job commits its snapshot and calls confirm: the merge into base begins
  *
- * From SEAL on, roll-back to this step means forgetting the current layer, and to the one before, forgetting
- * sealed too. Nothing is copied for that, and rows in memory that did not change since stay.
+ * From SEAL on, roll-back to this step means forgetting the current layer, and to the one before,
+ * forgetting sealed too. Nothing is copied for that, and rows in memory that did not change since
+ * stay.
  *
- * Rejected: copying the table under a lock or by fork (memory doubles at the worst moment); writing the file
- * from memory with copy-on-write only (the table may be many times larger than memory).
+ * Rejected: copying the table under a lock or by fork (memory doubles at the worst moment); writing
+ * the file from memory with copy-on-write only (the table may be many times larger than memory).
  */
 #include "cluster/file.h"
 #include "cluster/log.h"
@@ -74,7 +75,8 @@ static int copy_out(void *context, const struct emb_stored *stored)
     return CLU_OK;
 }
 
-/* merge: rows overwrite, tombstones delete. fold: only keys that `to` does not have, tombstones included. */
+/* merge: rows overwrite, tombstones delete. fold: only keys that `to` does not have, tombstones
+ * included. */
 static int copy_in(struct emb_shard *shard, int t, int to, bool merge, const struct copied *c)
 {
     int status;
@@ -94,7 +96,8 @@ static int copy_in(struct emb_shard *shard, int t, int to, bool merge, const str
     return status;
 }
 
-/* Copies up to limit rows of table *table_p from key *key_p on and moves both; AGAIN until all are through. */
+/* Copies up to limit rows of table *table_p from key *key_p on and moves both; AGAIN until all are
+ * through. */
 static int copy_slice(struct emb_shard *shard, int from, int to, bool merge, size_t limit,
                       int *table_p, uint64_t *key_p)
 {
@@ -486,8 +489,8 @@ int emb_shard_snapshot(struct emb_shard *shard, uint64_t step, const char *path,
 
 /* ---- going back ---- */
 
-/* Forgets the rows in memory that are not those of the state with this clock: what is not in a layer, and
- * what changed later. */
+/* Forgets the rows in memory that are not those of the state with this clock: what is not in a
+ * layer, and what changed later. */
 static void forget_later(struct emb_shard *shard, uint64_t clock)
 {
     for (int t = 0; t < shard->n_tables; t++) {

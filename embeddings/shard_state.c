@@ -7,9 +7,10 @@
  *     info.sealed   the same of the sealed layer's
  *     info.current  the same of the last checkpoint (log) or seal
  *
- * Opening, durability snapshot: the current layer is emptied; what remains is the sealed state, or the base.
- * Durability log: current layer, info.current, then every group of the log beyond its lsn; rows that were
- * written back after that checkpoint carry a later lsn, and groups up to it are not applied to them again.
+ * Opening, durability snapshot: the current layer is emptied; what remains is the sealed state, or
+ * the base. Durability log: current layer, info.current, then every group of the log beyond its
+ * lsn; rows that were written back after that checkpoint carry a later lsn, and groups up to it are
+ * not applied to them again.
  */
 #include "cluster/hash.h"
 #include "cluster/log.h"
@@ -93,8 +94,8 @@ void emb_info_fini(struct emb_info *info)
     memset(info, 0, sizeof(*info));
 }
 
-/* Layout: clock, lsn, marks n, tables n; marks; then a table each: hash of the name, rows, waiting keys n,
- * those. All 8 bytes. */
+/* Layout: clock, lsn, marks n, tables n; marks; then a table each: hash of the name, rows, waiting
+ * keys n, those. All 8 bytes. */
 int emb_info_put(struct emb_shard *shard, const char *role, const struct emb_info *info)
 {
     size_t n = 4 + 2 * info->marks.n;
@@ -283,6 +284,7 @@ int emb_specs_check(struct emb_shard *shard)
         size_t i = 0;
         while (i < n && strncmp(specs[i].name, spec->name, EMB_NAME_BYTES) != 0)
             i++;
+        shard->table[t].id = (int)i;
         if (i < n) {
             status = compare_spec(shard, spec, &specs[i]);
             continue;
@@ -305,6 +307,12 @@ int emb_specs_check(struct emb_shard *shard)
         else
             break;
     }
+    if (!status && n > EMB_MAX_TABLES)
+        status = clu_fail(CLU_E_CONFIG, "%s: more than %d different tables were stored here",
+                          shard->dir, EMB_MAX_TABLES);
+    for (size_t i = 0; i < n && !status; i++)
+        shard->stored_dims[i] = (int)specs[i].dim;
+    shard->n_stored = (int)n;
     free(specs);
     return status;
 }
@@ -406,8 +414,13 @@ static int replay_record(void *context, uint64_t lsn, const struct emb_pushlog_r
         if (status)
             return status;
     }
-    if (record->kind == EMB_LOG_PUSH)
-        return replay_push(shard, lsn, record);
+    if (record->kind == EMB_LOG_PUSH) {
+        struct emb_pushlog_record here = *record;
+        here.table = 0;
+        while (here.table < shard->n_tables && shard->table[here.table].id != record->table)
+            here.table++;
+        return here.table < shard->n_tables ? replay_push(shard, lsn, &here) : CLU_OK;
+    }
     if (record->kind == EMB_LOG_MARK)
         return emb_marks_set(&shard->marks, record->incarnation, record->seq);
     if (record->step > shard->clock)
@@ -415,14 +428,14 @@ static int replay_record(void *context, uint64_t lsn, const struct emb_pushlog_r
     return CLU_OK;
 }
 
-/* Opens the log and applies what it holds beyond the checkpoint; durability snapshot: removes one. */
+/* Opens the log and applies what it holds beyond the checkpoint; durability snapshot: removes one.
+ * */
 static int open_log(struct emb_shard *shard)
 {
-    int dims[EMB_MAX_TABLES];
-    for (int t = 0; t < shard->n_tables; t++)
-        dims[t] = shard->table[t].spec.dim;
+    const int *dims = shard->stored_dims;
+    const int n_dims = shard->n_stored;
     if (shard->options.durability != EMB_DURABILITY_LOG)
-        return emb_pushlog_open(shard->dir, dims, shard->n_tables, 0, NULL, NULL, NULL);
+        return emb_pushlog_open(shard->dir, dims, n_dims, 0, NULL, NULL, NULL);
     int status = CLU_OK;
     shard->ahead = calloc((size_t)shard->n_tables, sizeof(*shard->ahead));
     if (!shard->ahead)
@@ -433,8 +446,8 @@ static int open_log(struct emb_shard *shard)
     uint64_t before = shard->durable_lsn;
     shard->replay_lsn = before + 1;
     if (!status)
-        status = emb_pushlog_open(shard->dir, dims, shard->n_tables, before, replay_record, shard,
-                                  &shard->log);
+        status =
+            emb_pushlog_open(shard->dir, dims, n_dims, before, replay_record, shard, &shard->log);
     shard->replay_lsn = 0;
     for (int t = 0; t < shard->n_tables; t++)
         emb_store_fini(&shard->ahead[t]);

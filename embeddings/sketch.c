@@ -1,8 +1,9 @@
 /* Admission sets.
  *
- * A counting Bloom filter or count-min sketch would be smaller, but both count too much when keys collide, and
- * "min_count" would not be what it says; so whole keys, a fixed number a bucket, and forgetting instead of
- * mixing. Entries of a set are ordered by arrival, so "longest there" is the first with the least count.
+ * A counting Bloom filter or count-min sketch would be smaller, but both count too much when keys
+ * collide, and "min_count" would not be what it says; so whole keys, a fixed number a bucket, and
+ * forgetting instead of mixing. Entries of a set are ordered by arrival, so "longest there" is the
+ * first with the least count.
  */
 #include "embeddings/sketch.h"
 

@@ -1,11 +1,12 @@
 /* Admission: counts the pushes of keys that have no row yet, in fixed memory.
  *
- * Each bucket has a small set of (key, count); a key that has been counted min_count times is admitted and
- * leaves. Keys are kept whole, so counts never mix: a row never appears after fewer pushes than asked. A set
- * that is full drops the entry with the fewest pushes, the longest there first; a dropped key starts again, so each
- * time it is dropped it needs at most min_count - 1 pushes more. Nothing is dropped while no bucket has more
- * than EMB_SKETCH_WAYS waiting keys (262144 evenly spread). Sets belong to buckets, not to the shard, so the
- * outcome does not depend on how many servers there are. Threads: one owner. Memory: 2.6 MB, touched as used.
+ * Each bucket has a small set of (key, count); a key that has been counted min_count times is
+ * admitted and leaves. Keys are kept whole, so counts never mix: a row never appears after fewer
+ * pushes than asked. A set that is full drops the entry with the fewest pushes, the longest there
+ * first; a dropped key starts again, so each time it is dropped it needs at most min_count - 1
+ * pushes more. Nothing is dropped while no bucket has more than EMB_SKETCH_WAYS waiting keys
+ * (262144 evenly spread). Sets belong to buckets, not to the shard, so the outcome does not depend
+ * on how many servers there are. Threads: one owner. Memory: 2.6 MB, touched as used.
  */
 #ifndef EMBEDDINGS_SKETCH_H
 #define EMBEDDINGS_SKETCH_H

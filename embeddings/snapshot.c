@@ -1,8 +1,10 @@
-/* The reader of snapshot files: header, then block by block, nothing believed before its checksum agreed.
+/* The reader of snapshot files: header, then block by block, nothing believed before its checksum
+ * agreed.
  *
- * (R1) No length read from the file is used before the hash over it has been checked, and none larger than
- *      the file itself is ever allocated.
- * (R2) "The last row" is only reported once the end block was found, its totals agree and nothing follows.
+ * (R1) No length read from the file is used before the hash over it has been checked, and none
+ *      larger than the file itself is ever allocated.
+ * (R2) "The last row" is only reported once the end block was found, its totals agree and nothing
+ *      follows.
  * (R3) Tables do not go back and keys of a table ascend, so merging readers may rely on order.
  */
 #include "embeddings/snapshot.h"

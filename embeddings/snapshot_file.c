@@ -1,6 +1,7 @@
-/* The writer of snapshot files. A block is collected in three parts (keys, counts, values) that are written
- * one after the other; the block's header, which holds their checksum, goes before them. Because the payload's
- * hash is of the parts in sequence, they are gathered into one buffer first. */
+/* The writer of snapshot files. A block is collected in three parts (keys, counts, values) that are
+ * written one after the other; the block's header, which holds their checksum, goes before them.
+ * Because the payload's hash is of the parts in sequence, they are gathered into one buffer first.
+ * */
 #include "embeddings/snapshot_file.h"
 
 #include "cluster/file.h"

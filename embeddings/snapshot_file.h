@@ -1,6 +1,6 @@
-/* Writing a snapshot file (format: snapshot.h): rows go in by table and ascending key, and out in blocks of
- * about 1 MiB, each checksummed, with sequential writes only. The file counts once finish has returned OK:
- * it is then whole and on disk. Threads: one owner. */
+/* Writing a snapshot file (format: snapshot.h): rows go in by table and ascending key, and out in
+ * blocks of about 1 MiB, each checksummed, with sequential writes only. The file counts once finish
+ * has returned OK: it is then whole and on disk. Threads: one owner. */
 #ifndef EMBEDDINGS_SNAPSHOT_FILE_H
 #define EMBEDDINGS_SNAPSHOT_FILE_H
 
@@ -30,7 +30,8 @@ int emb_snapshot_writer_open(const char *path, const struct emb_snapshot_info *i
 int emb_snapshot_writer_row(struct emb_snapshot_writer *writer, int table, uint64_t key,
                             const void *value);
 
-/* Adds a key that has been pushed `pushes` times and is not admitted yet; after the table's rows. */
+/* Adds a key that has been pushed `pushes` times and is not admitted yet; after the table's rows.
+ * */
 int emb_snapshot_writer_candidate(struct emb_snapshot_writer *writer, int table, uint64_t key,
                                   uint32_t pushes);
 
@@ -41,9 +42,9 @@ int emb_snapshot_writer_finish(struct emb_snapshot_writer *writer, uint64_t *n_r
 /* Gives up: removes the file, frees. NULL is fine. */
 void emb_snapshot_writer_abort(struct emb_snapshot_writer *writer);
 
-/* The next row, tombstone or candidate of a reader: *is_candidate_p tells; a candidate has only table, key and
- * count. Otherwise as emb_snapshot_reader_next. value_p: the raw value (count not included: last step,
- * embedding, state), NULL for the others. */
+/* The next row, tombstone or candidate of a reader: *is_candidate_p tells; a candidate has only
+ * table, key and count. Otherwise as emb_snapshot_reader_next. value_p: the raw value (count not
+ * included: last step, embedding, state), NULL for the others. */
 int emb_snapshot_reader_entry(struct emb_snapshot_reader *reader, struct emb_row *row_p,
                               const void **value_p, int *is_candidate_p);
 

@@ -1,14 +1,19 @@
 /* The row store.
  *
- * The problem: tens of millions of rows of a few hundred bytes, looked up at random, thousands at a time,
- * while the table grows and nobody may wait for a rehash. What costs is cache and TLB misses, so: rows in one
- * range with huge pages, an index that can be probed without touching rows, and batches.
+ * The problem: tens of millions of rows of a few hundred bytes, looked up at random, thousands at a
+ * time, while the table grows and nobody may wait for a rehash. What costs is cache and TLB misses,
+ * so: rows in one range with huge pages, an index that can be probed without touching rows, and
+ * batches.
  *
- * Tried and rejected: one big index that is copied when full (a stop of 0.3 s at 10 M rows), two indexes with
- * migration (twice the index memory while it lasts, and two probes), chained buckets (a miss a link).
+ * Tried and rejected: keys in the index and headers apart from the rows (a lookup then touches one
+ * line less, but pulls were no faster and pushes a third slower: what costs is the number of
+ * different pages, and header and row share theirs); one big index that is copied when full (a stop
+ * of 0.3 s at 10 M rows), two indexes with migration (twice the index memory while it lasts, and
+ * two probes), chained buckets (a miss a link).
  *
  * (S1) Every live slot has exactly one index entry, in the segment that its tag's low bits select.
- * (S2) In a segment no empty entry lies between an entry and its home place (linear probing; removal shifts).
+ * (S2) In a segment no empty entry lies between an entry and its home place (linear probing;
+ *      removal shifts).
  * (S3) A segment is never full (MAX_LOAD unless memory ran out), so every probe ends.
  * (S4) Free slots below n_slots are chained through their key field; flags of a free slot are 0.
  */
@@ -133,7 +138,7 @@ int emb_store_init(struct emb_store *store, size_t value_bytes, uint64_t salt, s
     size_t slots = store->slab.reserved / store->stride;
     store->max_slots = slots < EMB_NO_SLOT - 1 ? (uint32_t)slots : EMB_NO_SLOT - 1;
     status = range_reserve(&store->flags, store->max_slots);
-    if (!status) /* a split leaves segments at least 2/5 full on average: 32 bytes a slot are plenty */
+    if (!status) /* splits leave segments at least 2/5 full: 32 bytes a slot are plenty */
         status = range_reserve(&store->index, (size_t)store->max_slots * 32 + (4 << 20));
     if (!status)
         status = first_segment(store);
@@ -205,8 +210,8 @@ static int double_directory(struct emb_store *store)
     return CLU_OK;
 }
 
-/* Splits a full segment by the next bit of its tags (S1). Home places come from the rows' keys: the entry
- * holds the tag, not the place, so each row's key line is fetched ahead. */
+/* Splits a full segment by the next bit of its tags (S1). Home places come from the rows' keys: the
+ * entry holds the tag, not the place, so each row's key line is fetched ahead. */
 static int split(struct emb_store *store, struct emb_segment *old, uint32_t tag)
 {
     int status = old->depth == store->depth ? double_directory(store) : CLU_OK;
@@ -307,7 +312,8 @@ int emb_store_insert(struct emb_store *store, uint64_t key, uint32_t *slot_p)
     return CLU_OK;
 }
 
-/* Empties entry `hole` and moves later entries of the run into it where their home place allows (S2). */
+/* Empties entry `hole` and moves later entries of the run into it where their home place allows
+ * (S2). */
 static void close_hole(const struct emb_store *store, struct emb_segment *segment, uint32_t hole)
 {
     const uint32_t mask = EMB_SEGMENT_ENTRIES - 1;

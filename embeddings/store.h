@@ -2,16 +2,17 @@
  *
  *     key --hash--> directory --> segment (4096 entries) --> slot number --> slab row, flag byte
  *
- * The slab is one reserved range of addresses, made usable step by step; slot i lies at slab + i * stride:
+ * The slab is one reserved range of addresses, made usable step by step; slot i lies at
+ * slab + i * stride:
  *     key 8 | count 4 | last step 4 | embedding | state
- * so that a row never moves and everything behind the key is what LMDB and snapshots hold. The index is a
- * directory of small open-addressing segments; a segment that fills splits in two by one more bit of the
- * hash (extendible hashing), so growth never costs more than one split, about 20 us. An entry holds 32 bits of
- * hash beside the slot number, so that probing and splitting touch no row. Flags are kept apart from the rows:
- * the eviction clock reads a byte a row.
+ * so that a row never moves and everything behind the key is what LMDB and snapshots hold. The
+ * index is a directory of small open-addressing segments; a segment that fills splits in two by one
+ * more bit of the hash (extendible hashing), so growth never costs more than one split, well below
+ * 1 ms. An entry holds 32 bits of hash beside the slot number, so that probing touches no other
+ * row. Flags are kept apart from the rows: the eviction clock reads a byte a row.
  *
- * Lookups come in batches: emb_store_walk hides the latency of directory, segment and row by prefetching
- * two blocks ahead. Huge pages are asked for as soon as a range is larger than a few of them.
+ * Lookups come in batches: emb_store_walk hides the latency of directory, segment and row by
+ * prefetching two blocks ahead. Huge pages are asked for as soon as a range is larger than one.
  * Threads: one owner. Cost: stride + 1 + about 14 bytes a row.
  */
 #ifndef EMBEDDINGS_STORE_H
@@ -69,20 +70,21 @@ struct emb_store {
     bool starved; /* a split found no memory */
 };
 
-/* value_bytes: multiple of 4. max_bytes: the most its slab may ever take (address space is reserved, less
- * when the system refuses). NO_MEMORY. */
+/* value_bytes: multiple of 4. max_bytes: the most its slab may ever take (address space is
+ * reserved, less when the system refuses). NO_MEMORY. */
 int emb_store_init(struct emb_store *store, size_t value_bytes, uint64_t salt, size_t max_bytes);
 void emb_store_fini(struct emb_store *store);
 
 /* Forgets every row and gives the memory back. */
 void emb_store_clear(struct emb_store *store);
 
-/* A slot for a key that is not there; its flags are LIVE and its content is undefined but for the key. NO_MEMORY:
- * nothing changed. */
+/* A slot for a key that is not there; its flags are LIVE and its content is undefined but for the
+ * key. NO_MEMORY: nothing changed. */
 int emb_store_insert(struct emb_store *store, uint64_t key, uint32_t *slot_p);
 
-/* Makes sure that n inserts will not fail: commits their slots, and index for the splits they will cause. Where a
- * split fails all the same, a segment is filled beyond its usual load, and the next reserve says so. NO_MEMORY. */
+/* Makes sure that n inserts will not fail: commits their slots, and index for the splits they will
+ * cause. Where a split fails all the same, a segment is filled beyond its usual load, and the next
+ * reserve says so. NO_MEMORY. */
 int emb_store_reserve(struct emb_store *store, size_t n);
 
 /* Slots that inserts can use without growing the slab. */
@@ -96,8 +98,8 @@ uint32_t emb_store_find(const struct emb_store *store, uint64_t key);
 /* Resident bytes: slab, flags, index, directory. */
 size_t emb_store_memory(const struct emb_store *store);
 
-/* Gives the whole pages of the slab behind the last used slot back, after lowering n_slots past free slots
- * at the end. Used when another table needs the memory more. */
+/* Gives the whole pages of the slab behind the last used slot back, after lowering n_slots past
+ * free slots at the end. Used when another table needs the memory more. */
 void emb_store_trim(struct emb_store *store);
 
 static inline char *emb_store_row(const struct emb_store *store, uint32_t slot)
@@ -128,7 +130,8 @@ static inline uint64_t emb_store_hash(const struct emb_store *store, uint64_t ke
     return x ^ (x >> 31);
 }
 
-/* Bits 0..11 of a hash are the place in a segment, 12..43 the tag, whose low bits choose the segment. */
+/* Bits 0..11 of a hash are the place in a segment, 12..43 the tag, whose low bits choose the
+ * segment. */
 static inline uint32_t emb_store_tag(uint64_t hash)
 {
     return (uint32_t)(hash >> EMB_SEGMENT_BITS);
@@ -147,12 +150,12 @@ static inline uint32_t emb_store_probe(const struct emb_segment *segment, uint64
     }
 }
 
-/* Calls use(context, i, slot) for i = 0..n-1 in order, slot of keys[i] or EMB_NO_SLOT, with the first
- * `prefetch` bytes of each row (and its flags, when asked) already on their way. use must not insert or
- * remove. Three stages a block apart: hash and fetch the index line; probe and fetch the row; verify and
- * use. In blocks rather than key by key, because fetches that stand together overlap best: measured
- * 22 M rows/s in blocks of 32 against 17 M key by key, and less with 8, 16 or 64. Always inlined, so
- * that use is too. */
+/* Calls use(context, i, slot) for i = 0..n-1 in order, slot of keys[i] or EMB_NO_SLOT, with the
+ * first `prefetch` bytes of each row (and its flags, when asked) already on their way. use must not
+ * insert or remove. Three stages a block apart: hash and fetch the index line; probe and fetch the
+ * row; verify and use. In blocks rather than key by key, because fetches that stand together
+ * overlap best: measured 22 M rows/s in blocks of 32 against 17 M key by key, and less with 8, 16
+ * or 64. Always inlined, so that use is too. */
 static inline __attribute__((always_inline)) void
 emb_store_walk(const struct emb_store *store, const uint64_t *keys, size_t n, size_t prefetch,
                bool flags, void (*use)(void *context, size_t i, uint32_t slot), void *context)

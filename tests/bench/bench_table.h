@@ -1,5 +1,6 @@
-/* What the parts of bench_table share: options, clock, random keys, JSON lines, and the three stores that the
- * beyond-memory case runs: a shard, plain LMDB, RocksDB (where it was found at configure time). */
+/* What the parts of bench_table share: options, clock, random keys, JSON lines, and the three
+ * stores that the beyond-memory case runs: a shard, plain LMDB, RocksDB (where it was found at
+ * configure time). */
 #ifndef TESTS_BENCH_BENCH_TABLE_H
 #define TESTS_BENCH_BENCH_TABLE_H
 
@@ -25,7 +26,8 @@ struct bench_options {
 double bench_now(void);
 uint64_t bench_random(uint64_t *state);
 
-/* Zipf by rejection-inversion: ranks 0..n-1 with exponent s (not 1), scattered over the key space. */
+/* Zipf by rejection-inversion: ranks 0..n-1 with exponent s (not 1), scattered over the key space.
+ * */
 struct bench_zipf {
     uint64_t n;
     double s, h_half, h_n, cut;
@@ -48,7 +50,7 @@ void bench_skip(const char *name, const char *why);
 /* Resident bytes of this process: all, and those of files. */
 void bench_resident(uint64_t *all_p, uint64_t *file_p);
 
-/* Bytes this process has sent to storage so far (counted when pages become dirty). */
+/* Bytes this process has handed to write calls so far. */
 uint64_t bench_written(void);
 
 /* A store under the beyond-memory load. */
@@ -60,8 +62,8 @@ struct bench_store {
     void (*close)(void *self);
 };
 
-/* Each loads n_rows rows (adam, dim floats, count and steps) in key order and leaves the store ready.
- * memory_bytes: what it may keep in memory by itself. False when it cannot run here. */
+/* Each loads n_rows rows (adam, dim floats, count and steps) in key order and leaves the store
+ * ready. memory_bytes: what it may keep in memory by itself. False when it cannot run here. */
 bool bench_open_shard(struct bench_store *store, const struct bench_options *options,
                       uint64_t n_rows, uint64_t memory_bytes);
 bool bench_open_lmdb(struct bench_store *store, const struct bench_options *options,

@@ -1,6 +1,6 @@
-/* The other stores of the beyond-memory case: plain LMDB, and RocksDB through its C API. Both hold a row as one value
- * under its key in big-endian order (LMDB: its own integer keys), and update it as the shard does: read the
- * batch, apply adam, write the batch. */
+/* The other stores of the beyond-memory case: plain LMDB, and RocksDB through its C API. Both hold
+ * a row as one value under its key in big-endian order (LMDB: its own integer keys), and update it
+ * as the shard does: read the batch, apply adam, write the batch. */
 #include "cluster/file.h"
 #include "cluster/status.h"
 #include "embeddings/optimizer.h"

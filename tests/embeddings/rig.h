@@ -1,5 +1,5 @@
-/* What the tests of a shard share: a folder of their own, and a model of a table that is too simple to be
- * wrong: an array of rows over a small set of keys, one step after the other. */
+/* What the tests of a shard share: a folder of their own, and a model of a table that is too simple
+ * to be wrong: an array of rows over a small set of keys, one step after the other. */
 #ifndef TESTS_EMBEDDINGS_RIG_H
 #define TESTS_EMBEDDINGS_RIG_H
 
@@ -16,8 +16,8 @@
 #include <stdbool.h>
 #include <unistd.h>
 
-/* A fresh folder, by process and name: under TMPDIR, else in memory where there is such a place (what is
- * tested is processes dying, not machines, and disks are slow), else /tmp. */
+/* A fresh folder, by process and name: under TMPDIR, else in memory where there is such a place
+ * (what is tested is processes dying, not machines, and disks are slow), else /tmp. */
 static inline void rig_folder(char *path, size_t path_bytes, const char *name)
 {
     const char *top = getenv("TMPDIR");

@@ -1,6 +1,7 @@
-/* kill -9 at random moments. A child pushes, commits, takes snapshots, rolls its log, in memory too small for its
- * table, and tells the parent of every step it has acknowledged; the parent kills it, opens what is left, and
- * compares every row with a model that ran the same steps. SLUICE_TEST_KILLS says how often (default 30). */
+/* kill -9 at random moments. A child pushes, commits, takes snapshots, rolls its log, in memory too
+ * small for its table, and tells the parent of every step it has acknowledged; the parent kills it,
+ * opens what is left, and compares every row with a model that ran the same steps.
+ * SLUICE_TEST_KILLS says how often (default 30). */
 #include "embeddings/shard.h"
 
 #include "tests/embeddings/rig.h"
@@ -23,7 +24,8 @@ static struct emb_table_spec crash_spec(void)
     return spec;
 }
 
-/* What step t pushes depends on t alone, so parent and child, and a child that comes back, agree. */
+/* What step t pushes depends on t alone, so parent and child, and a child that comes back, agree.
+ * */
 static uint64_t random_of(uint64_t seed, uint64_t step)
 {
     return clu_mix(seed + step);

@@ -1,5 +1,6 @@
-/* What goes wrong around a shard: no memory at any allocation, a full disk, torn and altered files. Every
- * failure is a status, nothing that was there before is harmed, and the same call works once the cause is gone. */
+/* What goes wrong around a shard: no memory at any allocation, a full disk, torn and altered files.
+ * Every failure is a status, nothing that was there before is harmed, and the same call works once
+ * the cause is gone. */
 #include "embeddings/shard.h"
 
 #include "tests/embeddings/rig.h"
@@ -8,7 +9,8 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-/* ---- allocations that fail on demand (the linker puts these in front of malloc and its kin) ---- */
+/* ---- allocations that fail on demand (the linker puts these in front of malloc and its kin) ----
+ * */
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t n, size_t size);
@@ -87,7 +89,8 @@ static int snapshot_with_fault(struct emb_shard *shard, uint64_t step, const cha
     return status;
 }
 
-/* Every allocation of a life fails once: open, push, mark, commit, snapshot; the state stays the model's. */
+/* Every allocation of a life fails once: open, push, mark, commit, snapshot; the state stays the
+ * model's. */
 static void test_every_allocation_may_fail_once(void)
 {
     char dir[256], shard_dir[300], path[300];

@@ -1,5 +1,6 @@
-/* Each optimiser against its formula written out in double precision, and the promises about bits: lanes do not
- * depend on their neighbours, bf16 rounds both ways in the right proportion and repeats. */
+/* Each optimiser against its formula written out in double precision, and the promises about bits:
+ * lanes do not depend on their neighbours, bf16 rounds both ways in the right proportion and
+ * repeats. */
 #include "embeddings/optimizer.h"
 
 #include "cluster/status.h"

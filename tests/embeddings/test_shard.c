@@ -1,5 +1,6 @@
-/* A shard against the model: first the plain truths one by one, then long random runs of everything at once
- * under each durability, memory tight and not, with admission, expiry and both storage types. */
+/* A shard against the model: first the plain truths one by one, then long random runs of everything
+ * at once under each durability, memory tight and not, with admission, expiry and both storage
+ * types. */
 #include "embeddings/shard.h"
 
 #include "tests/embeddings/rig.h"
@@ -130,7 +131,8 @@ static void check_pull(struct run *run)
     CU_ASSERT_TRUE_FATAL(same);
 }
 
-/* The file holds exactly the rows of the state at begin (full), or of those that changed since base. */
+/* The file holds exactly the rows of the state at begin (full), or of those that changed since
+ * base. */
 static void check_file(struct run *run)
 {
     struct emb_snapshot_reader *reader;
@@ -320,6 +322,34 @@ static void test_random_runs_with_a_log_in_tight_memory_agree_with_the_model(voi
     random_runs(EMB_DURABILITY_LOG, 200 << 10);
 }
 
+/* The log names tables by what is stored, not by their place in a list. */
+static void test_a_log_is_replayed_whatever_the_order_of_the_tables(void)
+{
+    char dir[256];
+    rig_folder(dir, sizeof(dir), "order");
+    struct emb_table_spec specs[2] = {small_spec(), small_spec()}, turned[2];
+    snprintf(specs[1].name, sizeof(specs[1].name), "user");
+    specs[1].dim = 3;
+    turned[0] = specs[1];
+    turned[1] = specs[0];
+    struct emb_shard *shard = open_shard(dir, specs, 2, EMB_DURABILITY_LOG, 0);
+    uint64_t key = 9;
+    float grad[RIG_DIM] = {1, 2, 3};
+    CU_ASSERT_EQUAL(emb_shard_push(shard, 0, &key, 1, grad, 1), CLU_OK);
+    CU_ASSERT_EQUAL(emb_shard_push(shard, 1, &key, 1, grad, 1), CLU_OK);
+    CU_ASSERT_EQUAL(emb_shard_push(shard, 1, &key, 1, grad, 1), CLU_OK);
+    CU_ASSERT_EQUAL(emb_shard_commit(shard), CLU_OK);
+    emb_shard_close(shard);
+    shard = open_shard(dir, turned, 2, EMB_DURABILITY_LOG, 0);
+    struct emb_row row;
+    CU_ASSERT_EQUAL_FATAL(emb_shard_row(shard, 0, key, &row), CLU_OK);
+    CU_ASSERT(row.dim == 3 && row.count == 2);
+    CU_ASSERT_EQUAL_FATAL(emb_shard_row(shard, 1, key, &row), CLU_OK);
+    CU_ASSERT(row.dim == RIG_DIM && row.count == 1);
+    emb_shard_close(shard);
+    clu_remove_tree(dir);
+}
+
 static bool first_half(uint32_t bucket, void *arg)
 {
     (void)arg;
@@ -345,7 +375,8 @@ static uint64_t digest_of(const char *path)
     return digest;
 }
 
-/* One shard's files split over two shards, and joined again: the same digest, and the same future. */
+/* One shard's files split over two shards, and joined again: the same digest, and the same future.
+ * */
 static void test_a_snapshot_loads_on_any_number_of_shards(void)
 {
     char dir[256], path[6][300];
@@ -478,6 +509,7 @@ SUITE("embeddings.shard", T(test_pulls_create_nothing_and_give_initial_values),
       T(test_random_runs_in_tight_memory_agree_with_the_model),
       T(test_random_runs_with_a_log_agree_with_the_model),
       T(test_random_runs_with_a_log_in_tight_memory_agree_with_the_model),
+      T(test_a_log_is_replayed_whatever_the_order_of_the_tables),
       T(test_a_snapshot_loads_on_any_number_of_shards),
       T(test_deltas_load_on_their_base_and_bury_what_expired),
       T(test_rows_move_from_shard_to_shard))

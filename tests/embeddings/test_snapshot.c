@@ -1,5 +1,5 @@
-/* The snapshot file: a worked example byte for byte, and what becomes of a file that is cut anywhere or has any
- * byte changed. */
+/* The snapshot file: a worked example byte for byte, and what becomes of a file that is cut
+ * anywhere or has any byte changed. */
 #include "embeddings/snapshot.h"
 
 #include "cluster/file.h"
@@ -12,8 +12,9 @@
 
 #include <fcntl.h>
 
-/* One table "t" of dim 2, rowwise_adagrad (1 float of state); a row, a tombstone, a waiting key. Offsets, then
- * bytes; checksums are filled in by the test with clu_hash_bytes, whose values test_hash.c pins. */
+/* One table "t" of dim 2, rowwise_adagrad (1 float of state); a row, a tombstone, a waiting key.
+ * Offsets, then bytes; checksums are filled in by the test with clu_hash_bytes, whose values
+ * test_hash.c pins. */
 static const uint8_t golden[] = {
     /* 0 header */
     'S', 'L', 'U', 'I', 'C', 'E', 'S', 'N', 1, 0, 0, 0, 1, 0, 0, 0,

@@ -1,4 +1,5 @@
-/* The row store against a plain array: inserts, removals, lookups by batch, growth without long stops. */
+/* The row store against a plain array: inserts, removals, lookups by batch, growth without long
+ * stops. */
 #include "embeddings/store.h"
 
 #include "cluster/hash.h"
@@ -92,7 +93,8 @@ static double seconds(void)
 }
 
 /* No rehash of everything hides in any insert. Processor time, as others may take the core at any
- * moment; and the second worst batch of the best of three runs, as an interrupt may fall into one. */
+ * moment; and the second worst batch of the best of three runs, as an interrupt may fall into one.
+ * */
 static void test_growth_never_stops_for_long(void)
 {
     double best = 1;
