@@ -132,6 +132,8 @@ static int set_options(struct clu_socket *socket, const struct clu_socket_option
     int64_t max = options->max_message_bytes ? (int64_t)options->max_message_bytes : 1 << 20;
     if (zmq_setsockopt(zmq, ZMQ_MAXMSGSIZE, &max, sizeof(max)))
         return clu_transport_status(errno);
+    /* who connects and says nothing holds a descriptor; who accepts and says nothing holds us */
+    set_int(zmq, ZMQ_HANDSHAKE_IVL, 5000);
     if (options->heartbeat_ms > 0) {
         /* a peer cut off by the network shows no end of stream: without heartbeats its connection,
          * and what is queued for it, would stay for ever */
@@ -142,8 +144,9 @@ static int set_options(struct clu_socket *socket, const struct clu_socket_option
     if (socket->kind == CLU_SOCKET_ROUTER) {
         /* a reply to a peer that is gone is an error to count, not a silent drop */
         set_int(zmq, ZMQ_ROUTER_MANDATORY, 1);
-        /* who connects and says nothing holds a descriptor */
-        set_int(zmq, ZMQ_HANDSHAKE_IVL, 10000);
+        /* all workers of a job connect at the same moment: one that finds no room in the default
+         * queue of 100 believes it is connected and waits for a greeting that never comes */
+        set_int(zmq, ZMQ_BACKLOG, 4096);
     } else {
         /* quick after a restart of the server, gentle when it stays away */
         set_int(zmq, ZMQ_RECONNECT_IVL, 50);
