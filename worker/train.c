@@ -34,8 +34,28 @@ enum {
 
 /* ---- orders ---- */
 
+/* a server that was started again listens elsewhere: the client asks there */
+static int follow_map(struct wrk_trainer *t)
+{
+    uint64_t version = clu_member_map_version(t->member);
+    if (!t->client || version == t->map_version)
+        return CLU_OK;
+    struct clu_bucket_map *map = malloc(sizeof(*map));
+    if (!map)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for the bucket map");
+    int status = clu_member_map(t->member, map);
+    if (!status)
+        status = psv_client_remap(t->client, map);
+    t->map_version = map->version;
+    free(map);
+    return status;
+}
+
 int wrk_train_orders(struct wrk_trainer *t)
 {
+    int followed = follow_map(t);
+    if (followed)
+        return followed;
     for (;;) {
         struct clu_order order;
         int status = clu_member_next_order(t->member, &order);
@@ -152,6 +172,7 @@ static int connect_servers(struct wrk_trainer *t)
     };
     if (!status)
         status = psv_client_open(&options, &t->client);
+    t->map_version = map->version;
     free(map);
     return status;
 }

@@ -65,6 +65,7 @@ struct wrk_trainer {
     struct clu_transport *transport;
     struct clu_member *member;
     struct psv_client *client;
+    uint64_t map_version; /* of the map that the client has */
 
     struct wrk_dense dense;
     struct wrk_feed *feed;
