@@ -228,7 +228,8 @@ static int take_manifest(json_t *root, struct clu_manifest *manifest)
     int status = CLU_OK;
     for (size_t i = 0; i < json_array_size(files) && !status; i++)
         status = take_file(manifest, json_array_get(files, i));
-    qsort(manifest->files, (size_t)manifest->n_files, sizeof(manifest->files[0]), by_path);
+    if (manifest->n_files > 0)
+        qsort(manifest->files, (size_t)manifest->n_files, sizeof(manifest->files[0]), by_path);
     return status;
 }
 
@@ -464,6 +465,9 @@ int clu_snapshot_newest(const char *root, char folder_p[CLU_PATH_BYTES],
         status = clu_snapshot_folder(root, (uint64_t)steps[--n], false, folder);
         if (!status)
             status = clu_manifest_load(folder, &manifest);
+        if (!status && manifest.step != (uint64_t)steps[n])
+            status = clu_fail(CLU_E_CORRUPT, "%s: its manifest says step %" PRIu64, folder,
+                              manifest.step);
         if (!status)
             status = clu_manifest_verify(folder, &manifest, true);
         if (!status) {
