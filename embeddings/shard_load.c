@@ -45,7 +45,7 @@ static int warm_one(void *context, const struct emb_stored *stored)
 
 int emb_shard_warm(struct emb_shard *shard)
 {
-    struct emb_layers_view *view;
+    struct emb_layers_view *view = NULL;
     int order[EMB_N_LAYERS], n_order = emb_shard_order(shard, order);
     int status = emb_layers_view_open(shard->layers, &view);
     for (int t = 0; t < shard->n_tables && !status; t++) {
