@@ -107,6 +107,8 @@ static void finish(struct driver *d, unsigned before)
     snprintf(out, sizeof(out), "%s/out", d->folder);
     small_data_digest(SLUICE, out, digest);
     CU_ASSERT_STRING_EQUAL(digest, calm);
+    if (getenv("SLUICE_TEST_VERBOSE"))
+        printf("%s", d->text);
     driver_close(d, CU_get_number_of_failures() > before);
 }
 
