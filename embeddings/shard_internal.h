@@ -1,7 +1,7 @@
-/* What the files of a shard share: shard.c (open, pull, push), shard_state.c (what is remembered
- * where), shard_room.c (memory budget, write-back, eviction, expiry), shard_flush.c (writing rows
- * to layers, sorted and in slices), shard_snapshot.c (seal, file, confirm, merge, rollback),
- * shard_load.c (restore, walk, move).
+/* What the files of a shard share: shard.c (open, end of a step), shard_rows.c (pull, push),
+ * shard_state.c (what is remembered where), shard_room.c (memory budget, write-back, eviction,
+ * expiry), shard_flush.c (writing rows to layers, sorted and in slices), shard_snapshot.c (seal,
+ * file, confirm, merge, rollback), shard_load.c (restore, walk, move).
  *
  * Invariants they all keep:
  * (I1) A row's newest version is in memory, or, when its key is not there, in the first of the
@@ -143,11 +143,13 @@ struct emb_shard {
     uint64_t *missing_keys;
 };
 
-/* ---- shard.c ---- */
+/* ---- shard_rows.c ---- */
 int emb_shard_scratch(struct emb_shard *shard, size_t n);
 int emb_shard_push_rows(struct emb_shard *shard, int table, const uint64_t *keys, size_t n,
                         const float *grads, uint64_t step);
 int emb_shard_fetch_all(struct emb_shard *shard, int table, const uint64_t *keys, size_t n);
+
+/* ---- shard.c ---- */
 int emb_shard_order(const struct emb_shard *shard, int *order); /* newest first; their number */
 
 static inline bool emb_expired(const struct emb_shard *shard, const struct emb_table *table,
