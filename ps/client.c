@@ -451,6 +451,24 @@ static int64_t elapsed_ns(const struct timespec *start)
     return (int64_t)(now.tv_sec - start->tv_sec) * 1000000000 + now.tv_nsec - start->tv_nsec;
 }
 
+static const char *op_name(int op)
+{
+    switch (op) {
+    case CLU_WIRE_HELLO:
+        return "greeting the shards";
+    case CLU_WIRE_PULL:
+        return "pull";
+    case CLU_WIRE_PUSH:
+        return "push";
+    case CLU_WIRE_STEP:
+        return "waiting for the end";
+    case CLU_WIRE_SNAPSHOT:
+        return "snapshot";
+    default:
+        return "question";
+    }
+}
+
 /* Lock held. On return the ticket, if it is done, is still in client->open. */
 static int wait_done(struct psv_client *client, struct psv_ticket *ticket, int timeout_ms)
 {
@@ -468,13 +486,11 @@ static int wait_done(struct psv_client *client, struct psv_ticket *ticket, int t
     }
     if (ticket->direct)
         wait_unlent(client, ticket);
+    char at_step[32] = "";
+    if (ticket->step)
+        snprintf(at_step, sizeof(at_step), " of step %llu", (unsigned long long)ticket->step);
     if (ticket->status)
-        clu_error("%s of step %llu: %s: %s",
-                  ticket->op == CLU_WIRE_PULL       ? "pull"
-                  : ticket->op == CLU_WIRE_PUSH     ? "push"
-                  : ticket->op == CLU_WIRE_SNAPSHOT ? "snapshot"
-                                                    : "request",
-                  (unsigned long long)ticket->step, clu_status_text(ticket->status),
+        clu_error("%s%s: %s: %s", op_name(ticket->op), at_step, clu_status_text(ticket->status),
                   ticket->sentence);
     return ticket->status;
 }

@@ -38,7 +38,7 @@ int psv_shard_create(const struct psv_shard_options *options, struct psv_shard *
     shard->rank_gate = calloc(n_ranks, sizeof(struct psv_gate *));
     if (!shard->tables || !shard->held || !shard->sources || !shard->incarnation ||
         !shard->rank_gate || psv_merge_create(&shard->merge) ||
-        psv_pool_create(256 << 20, &shard->pool))
+        psv_pool_create(64 << 20, &shard->pool))
         goto fail;
     if (n_tables)
         memcpy(shard->tables, options->terms.tables, n_tables * sizeof(*shard->tables));
