@@ -44,8 +44,6 @@ typedef uint32_t mdl_word;
 #endif
 /* what comparisons give, and bits to do arithmetic on */
 typedef mdl_int mdl_mask __attribute__((vector_size(MDL_VEC_BYTES)));
-/* bits that arithmetic may carry out of */
-typedef unsigned mdl_bits __attribute__((vector_size(MDL_VEC_BYTES)));
 typedef mdl_word mdl_bits __attribute__((vector_size(MDL_VEC_BYTES)));
 
 /* n rounded up to MDL_PAD */
