@@ -1,5 +1,6 @@
-/* The join is done while the log is read, item by item, because the values must stand beside the event before
- * events are brought together by user. Slots hold the index of a row of values plus one. */
+/* The join is done while the log is read, item by item, because the values must stand beside the
+ * event before events are brought together by user. Slots hold the index of a row of values plus
+ * one. */
 #include "worker/attributes.h"
 
 #include "cluster/hash.h"

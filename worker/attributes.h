@@ -1,9 +1,9 @@
 /* A joined attribute file in memory: id -> the values of the schema's features that come from it.
  *
- * Open addressing over keys, values behind; 16 to 24 bytes an entry beside 8 a value. It is refused when it
- * would take more than the bytes allowed, with what it needs. An id that the file lacks has the unknown
- * values: the key of the empty text for sparse features, 0 for numeric ones. Threads: filled by one, then
- * read by any.
+ * Open addressing over keys, values behind; 16 to 24 bytes an entry beside 8 a value. It is refused
+ * when it would take more than the bytes allowed, with what it needs. An id that the file lacks has
+ * the unknown values: the key of the empty text for sparse features, 0 for numeric ones. Threads:
+ * filled by one, then read by any.
  */
 #ifndef WORKER_ATTRIBUTES_H
 #define WORKER_ATTRIBUTES_H
@@ -17,8 +17,8 @@
 
 struct wrk_attributes;
 
-/* Reads the file with the format and features that the schema gives the user or the item. A later row of the
- * same id replaces the earlier one. Bad rows go to the tolerance. */
+/* Reads the file with the format and features that the schema gives the user or the item. A later
+ * row of the same id replaces the earlier one. Bad rows go to the tolerance. */
 int wrk_attributes_load(const char *path, const struct wrk_schema *schema, bool of_user,
                         uint64_t memory_bytes, struct wrk_tolerance *tolerance,
                         struct wrk_attributes **attributes_p);

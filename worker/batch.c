@@ -1,9 +1,9 @@
-/* Every (row, column) cell of the user and item matrices that reads a table is a place: the index of its key
- * among the table's distinct keys. fill finds the places by a hash table per embedding table; gather and
- * scatter then are loops over places without any hashing.
+/* Every (row, column) cell of the user and item matrices that reads a table is a place: the index
+ * of its key among the table's distinct keys. fill finds the places by a hash table per embedding
+ * table; gather and scatter then are loops over places without any hashing.
  *
- * Invariants: (I1) a place is below n_keys of its table, or DROPPED: then it reads zeros and takes no
- * gradient. (I2) scatter walks users, then items, row by row: one fixed order of sums.
+ * Invariants: (I1) a place is below n_keys of its table, or DROPPED: then it reads zeros and takes
+ * no gradient. (I2) scatter walks users, then items, row by row: one fixed order of sums.
  */
 #include "worker/batch.h"
 

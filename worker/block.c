@@ -1,7 +1,8 @@
 /* The user block's format (worker/shard.h), both ways.
  *
- * Decoding trusts nothing: counts are bounded by the bytes left (cluster/pack.h), actions by M, times by what
- * arithmetic can hold, and pairs must come in order, since the reader's walks rely on it.
+ * Decoding trusts nothing: counts are bounded by the bytes left (cluster/pack.h), actions by M,
+ * times by what arithmetic can hold, and pairs must come in order, since the reader's walks rely on
+ * it.
  */
 #include "worker/shard.h"
 
@@ -215,7 +216,8 @@ static int unpack_tokens(struct clu_unpacker *unpacker, const struct wrk_shape *
     return CLU_OK;
 }
 
-/* floats are copied out because a bin is not aligned; pair->truth holds their place until the block is done */
+/* floats are copied out because a bin is not aligned; pair->truth holds their place until the block
+ * is done */
 static int unpack_truth(struct clu_unpacker *unpacker, const struct wrk_shape *shape,
                         struct wrk_block *block, struct wrk_pair *pair)
 {

@@ -1,5 +1,6 @@
-/* An open data set is a manifest and the indexes of its shards. The manifest vouches for each shard's size and
- * checksum; opening checks the sizes (and each index its own checksum), verify reads everything.
+/* An open data set is a manifest and the indexes of its shards. The manifest vouches for each
+ * shard's size and checksum; opening checks the sizes (and each index its own checksum), verify
+ * reads everything.
  */
 #include "worker/dataset.h"
 

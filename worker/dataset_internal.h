@@ -1,5 +1,6 @@
-/* What the reader needs of an open data set beyond its contract: all frames of all shards in one list, in the
- * order in which they were written. Shared by dataset.c, dataset_print.c, reader*.c and references.c only.
+/* What the reader needs of an open data set beyond its contract: all frames of all shards in one
+ * list, in the order in which they were written. Shared by dataset.c, dataset_print.c, reader*.c
+ * and references.c only.
  */
 #ifndef WORKER_DATASET_INTERNAL_H
 #define WORKER_DATASET_INTERNAL_H

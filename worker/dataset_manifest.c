@@ -1,4 +1,5 @@
-/* Reading is a list of "take" calls that remember the first failure, so that each key is named once. */
+/* Reading is a list of "take" calls that remember the first failure, so that each key is named
+ * once. */
 #include "worker/dataset_manifest.h"
 
 #include "cluster/file.h"

@@ -1,8 +1,8 @@
 /* manifest.json of a data set, as a struct and as a file.
  *
- * The JSON carries its own checksum: "checksum" is the XXH3 (16 hex digits) of the compact, key-sorted dump
- * of everything else. It is written last, so a folder without one is not a data set.
- * Threads: any on distinct objects.
+ * The JSON carries its own checksum: "checksum" is the XXH3 (16 hex digits) of the compact,
+ * key-sorted dump of everything else. It is written last, so a folder without one is not a data
+ * set. Threads: any on distinct objects.
  */
 #ifndef WORKER_DATASET_MANIFEST_H
 #define WORKER_DATASET_MANIFEST_H
@@ -18,7 +18,8 @@ struct wrk_shard_entry {
 struct wrk_dataset_manifest {
     struct wrk_dataset_info info;
     struct wrk_transform transform;
-    /* valid_cut_ms[p]: samples that start at or after it are the last p percent of the training part */
+    /* valid_cut_ms[p]: samples that start at or after it are the last p percent of the training
+     * part */
     int64_t valid_cut_ms[WRK_MAX_VALID_PERCENT + 1];
     uint64_t n_train_before[WRK_MAX_VALID_PERCENT + 1]; /* samples before the cut */
     char *schema_json;                                  /* owned */

@@ -1,4 +1,5 @@
-/* The layout of F_u and F_x: columns in the data set's order, each table entered once, at its first use. */
+/* The layout of F_u and F_x: columns in the data set's order, each table entered once, at its first
+ * use. */
 #include "worker/batch.h"
 
 #include "cluster/log.h"

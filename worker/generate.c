@@ -1,9 +1,11 @@
-/* Two passes over the same hash-made world: the first only to know when samples start, so that the split, and with
- * it the test samples whose odds are worth computing, are known; the second writes. A viewer's history
- * is a list of sessions; within one, each video begins a moment after the one before ended.
+/* Two passes over the same hash-made world: the first only to know when samples start, so that the
+ * split, and with it the test samples whose odds are worth computing, are known; the second writes.
+ * A viewer's history is a list of sessions; within one, each video begins a moment after the one
+ * before ended.
  *
- * A data set wants its users in the order of mix(key). Sorting all users would cost memory by their number, so
- * they are taken in slices of the hash's range, each found by a walk over all ids, and sorted there.
+ * A data set wants its users in the order of mix(key). Sorting all users would cost memory by their
+ * number, so they are taken in slices of the hash's range, each found by a walk over all ids, and
+ * sorted there.
  */
 #include "worker/generate.h"
 

@@ -1,6 +1,6 @@
-/* Memory: a quarter may hold attributes, the spill has half of the rest while events are added and a third of
- * it while they are drained; what is left covers the sort, the frame in work and the counting at the
- * end. */
+/* Memory: a quarter may hold attributes, the spill has half of the rest while events are added and
+ * a third of it while they are drained; what is left covers the sort, the frame in work and the
+ * counting at the end. */
 #include "worker/prepare.h"
 
 #include "cluster/log.h"

@@ -1,6 +1,7 @@
 /* From logs to a data set, in bounded memory (DATA.md).
  *
- *     log files --rows--> events --(join attributes)--> by user (worker/spill.h) --> timelines --> data set
+ *     log files --rows--> events --(join attributes)--> by user (worker/spill.h) --> timelines -->
+ *     data set
  *
  * The same logs, schema and options give the same bytes. Threads: one call, one thread.
  */
@@ -17,8 +18,8 @@ struct wrk_prepare_options {
     char *const *logs; /* [n_logs] paths, "-" for standard input */
     int n_logs;
     const char *dir;
-    /* attribute files; "" or NULL: none (a schema that reads them is then refused only for the user's;
-     * for items all values are unknown, and it is said so) */
+    /* attribute files; "" or NULL: none (a schema that reads them is then refused only for the
+     * user's; for items all values are unknown, and it is said so) */
     const char *user_attributes, *item_attributes;
     uint64_t max_bad;        /* bad lines put up with */
     int64_t label_window_ms; /* 0: no bound */
@@ -38,8 +39,8 @@ struct wrk_prepare_report {
     double seconds;
 };
 
-/* Errors: DATA with file, line, column and what was expected; NOT_FOUND and I/O codes; EXISTS when the folder
- * holds something else. A failed run leaves nothing behind. */
+/* Errors: DATA with file, line, column and what was expected; NOT_FOUND and I/O codes; EXISTS when
+ * the folder holds something else. A failed run leaves nothing behind. */
 int wrk_prepare(const struct wrk_prepare_options *options, struct wrk_prepare_report *report_p);
 
 #endif

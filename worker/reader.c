@@ -1,7 +1,8 @@
-/* One thread makes batches (order -> frames -> builder) and puts them into a ring; the owner takes them out.
+/* One thread makes batches (order -> frames -> builder) and puts them into a ring; the owner takes
+ * them out.
  *
- * At the end of an epoch the thread puts an end mark and rests until the owner comes back for more: an
- * evaluation that reads one epoch does not pay for the start of another.
+ * At the end of an epoch the thread puts an end mark and rests until the owner comes back for more:
+ * an evaluation that reads one epoch does not pay for the start of another.
  *
  *     state      event                       next
  *     running    ring full                   running (waits for room)

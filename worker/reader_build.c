@@ -1,7 +1,8 @@
-/* The cost of a batch is its history references: samples x H. Each is one look at the pair's memo: has this batch
- * met the pair, and has nothing become known since? Then the reference is an index and a compare. Only
- * what is new touches tokens or the table of items. Samples of a user come in time order, so the tokens known of
- * a pair only grow, and one memo a pair is enough to keep sequences distinct.
+/* The cost of a batch is its history references: samples x H. Each is one look at the pair's memo:
+ * has this batch met the pair, and has nothing become known since? Then the reference is an index
+ * and a compare. Only what is new touches tokens or the table of items. Samples of a user come in
+ * time order, so the tokens known of a pair only grow, and one memo a pair is enough to keep
+ * sequences distinct.
  *
  * Item rows are distinct by their whole tuple of values, not by id alone: a feature that the log
  * gives (a price, say) may differ from one pair to the next.

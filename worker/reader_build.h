@@ -1,4 +1,5 @@
-/* Samples of decoded frames become the index arrays of a batch, everything that is equal standing once.
+/* Samples of decoded frames become the index arrays of a batch, everything that is equal standing
+ * once.
  *
  * A builder keeps growing arrays from batch to batch and copies them into one allocation per batch.
  * Threads: one owner; what take returns belongs to whoever holds it.
@@ -18,7 +19,8 @@ void wrk_builder_free(struct wrk_builder *builder); /* NULL is fine */
 /* Begins a batch. */
 void wrk_builder_start(struct wrk_builder *builder);
 
-/* Adds the sample that is pair `pair` of a frame. Samples of a user must come in the order of their pairs. */
+/* Adds the sample that is pair `pair` of a frame. Samples of a user must come in the order of their
+ * pairs. */
 int wrk_builder_add(struct wrk_builder *builder, struct wrk_reader_frame *frame, uint32_t pair);
 
 /* Ends the batch. */

@@ -1,5 +1,5 @@
-/* The index promised a number of samples for the split; a frame that holds another number would shift every
- * later batch, so it is refused as damaged. */
+/* The index promised a number of samples for the split; a frame that holds another number would
+ * shift every later batch, so it is refused as damaged. */
 #include "worker/reader_frame.h"
 
 #include "cluster/log.h"

@@ -1,8 +1,9 @@
-/* A decoded frame as the reader uses it: the block, the order of its samples, and what the batch under
- * construction has met of it.
+/* A decoded frame as the reader uses it: the block, the order of its samples, and what the batch
+ * under construction has met of it.
  *
- * The sequence lists the samples (pairs of the split) in runs of at most samples_per_user consecutive samples
- * of one user: full runs first, then the shorter ones, each group shuffled. Threads: one owner.
+ * The sequence lists the samples (pairs of the split) in runs of at most samples_per_user
+ * consecutive samples of one user: full runs first, then the shorter ones, each group shuffled.
+ * Threads: one owner.
  */
 #ifndef WORKER_READER_FRAME_H
 #define WORKER_READER_FRAME_H

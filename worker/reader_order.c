@@ -1,6 +1,7 @@
-/* Ranks: a batch's chunk pieces are sorted by frame, then cut among the ranks, so a rank's pieces of one window's
- * batches tend to come from the same share of its frames, and it decodes about 1 / n_ranks of them. The cut
- * goes by the middle of a piece: deterministic, contiguous, and never through a piece.
+/* Ranks: a batch's chunk pieces are sorted by frame, then cut among the ranks, so a rank's pieces
+ * of one window's batches tend to come from the same share of its frames, and it decodes about 1 /
+ * n_ranks of them. The cut goes by the middle of a piece: deterministic, contiguous, and never
+ * through a piece.
  */
 #include "worker/reader_order.h"
 

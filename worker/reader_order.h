@@ -1,11 +1,13 @@
 /* In which order an epoch's samples come, computed from the shards' indexes alone.
  *
- *     frames, shuffled --> windows of window_bytes --> chunks of samples_per_user samples of one frame,
- *     shuffled within the window --> one stream of samples; batch b is samples [b B, (b + 1) B) of it
+ *     frames, shuffled --> windows of window_bytes --> chunks of samples_per_user samples of one
+ *     frame, shuffled within the window --> one stream of samples; batch b is samples [b B, (b + 1)
+ *     B) of it
  *
- * A frame's own samples are numbered by its sequence (worker/reader_frame.h): users' full runs first, so that
- * a chunk is one run wherever a user has enough samples. Because chunks have known sizes, every rank knows
- * every batch without decoding a frame, and a position is found by arithmetic. Threads: one owner.
+ * A frame's own samples are numbered by its sequence (worker/reader_frame.h): users' full runs
+ * first, so that a chunk is one run wherever a user has enough samples. Because chunks have known
+ * sizes, every rank knows every batch without decoding a frame, and a position is found by
+ * arithmetic. Threads: one owner.
  */
 #ifndef WORKER_READER_ORDER_H
 #define WORKER_READER_ORDER_H
@@ -31,8 +33,9 @@ void wrk_order_free(struct wrk_order *order); /* NULL is fine */
 
 uint64_t wrk_order_n_batches(const struct wrk_order *order);
 
-/* This rank's parts of a batch (batch < n_batches), sorted by frame; valid until the next call. *n_global_p: the
- * samples of the whole batch; *first_window_p: frames of windows before it are not needed any more. */
+/* This rank's parts of a batch (batch < n_batches), sorted by frame; valid until the next call.
+ * *n_global_p: the samples of the whole batch; *first_window_p: frames of windows before it are not
+ * needed any more. */
 int wrk_order_batch(struct wrk_order *order, struct wrk_position position,
                     const struct wrk_part **parts_p, size_t *n_parts_p, int *n_global_p,
                     size_t *first_window_p);

@@ -1,5 +1,5 @@
-/* Counts are kept per key in an open-addressing table; scores of the split in one array per reference and action,
- * since AUC needs them all at once. */
+/* Counts are kept per key in an open-addressing table; scores of the split in one array per
+ * reference and action, since AUC needs them all at once. */
 #include "worker/references.h"
 
 #include "cluster/hash.h"

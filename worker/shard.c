@@ -1,6 +1,7 @@
-/* Frames are compressed one by one, so that a reader decodes only what it needs, and checksummed in their
- * compressed form: a damaged one is refused before zstd or msgpack see a byte of it. The index is written
- * last and found from the end, so a shard is written in one pass; a shard without a footer is a torn one.
+/* Frames are compressed one by one, so that a reader decodes only what it needs, and checksummed in
+ * their compressed form: a damaged one is refused before zstd or msgpack see a byte of it. The
+ * index is written last and found from the end, so a shard is written in one pass; a shard without
+ * a footer is a torn one.
  */
 #include "worker/shard.h"
 

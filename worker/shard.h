@@ -9,23 +9,26 @@
  *     end - 16      8     XXH3 of the index, u64
  *     end - 8       8     "SLUINDX1"
  *
- * An index entry is an array: [offset, size, content_size, XXH3 of the size bytes, n_users, n_samples in the
- * test split, then for p = 0..20 the samples of the training split before its last p percent].
+ * An index entry is an array: [offset, size, content_size, XXH3 of the size bytes, n_users,
+ * n_samples in the test split, then for p = 0..20 the samples of the training split before its last
+ * p percent].
  *
  * A frame's content is user blocks one after the other, each a msgpack array of three:
- *     user     [id, value...]           id: int or text; a value: int key, or float for a numeric column
- *     n_pairs  int
+ *     user     [id, value...]           id: int or text; a value: int key, or float for a numeric
+ *     column n_pairs  int
  *     pairs    n_pairs arrays:          [id, value..., start, tokens, truth]
  *              start    ms since 1970 for the first pair, ms after the pair before for the others
- *              tokens   an array of numbers without the start token: action, ms after start, and, where
+ *              tokens   an array of numbers without the start token: action, ms after start, and,
+ *              where
  *                       the transform is by duration, T as float; again for the next token
  *              truth    nil, or bin: 2 M floats, little-endian: P of actions 1..M, then expected T
  *
- * Worked example, without features or truth: user 7, item "a" at 1000 ms with action 2 after 500 ms is
+ * Worked example, without features or truth: user 7, item "a" at 1000 ms with action 2 after 500 ms
+ * is
  *     93 91 07 01 91 94 a1 61 cd 03 e8 92 02 cd 01 f4 c0
  *
- * Writer and reader own their buffers. Threads: a writer has one owner; a reader's frames may be read by any
- * thread at once (pread).
+ * Writer and reader own their buffers. Threads: a writer has one owner; a reader's frames may be
+ * read by any thread at once (pread).
  */
 #ifndef WORKER_SHARD_H
 #define WORKER_SHARD_H
@@ -82,8 +85,8 @@ struct wrk_block {
 void wrk_block_init(struct wrk_block *block);
 void wrk_block_fini(struct wrk_block *block);
 
-/* Decodes a frame's content into a block (whose arrays are used again); the content is copied. Errors: CORRUPT
- * (not logged: the caller knows the file), NO_MEMORY. Any bytes are safe to give. */
+/* Decodes a frame's content into a block (whose arrays are used again); the content is copied.
+ * Errors: CORRUPT (not logged: the caller knows the file), NO_MEMORY. Any bytes are safe. */
 int wrk_block_unpack(struct wrk_block *block, const struct wrk_shape *shape, const void *content,
                      size_t size_bytes);
 
@@ -96,8 +99,8 @@ int wrk_shard_create(const char *path, struct wrk_shard_writer **writer_p);
 int wrk_shard_append(struct wrk_shard_writer *writer, const void *content, size_t size_bytes,
                      struct wrk_frame *frame_p);
 
-/* Closes the file for now; finish opens it again. Until all data is written nobody knows the split, and so
- * the counts of the index; a data set of many shards must not hold all of them open. */
+/* Closes the file for now; finish opens it again. Until all data is written nobody knows the split,
+ * and so the counts of the index; a data set of many shards must not hold all of them open. */
 int wrk_shard_pause(struct wrk_shard_writer *writer);
 
 /* Writes index and footer, fsyncs and closes; frees the writer in any case. */

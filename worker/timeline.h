@@ -1,8 +1,9 @@
-/* A user's timeline: the pairs (user, item) in the order in which they began, each with its action sequence.
- * DATA.md's rules 1 to 3 stand here: first occurrences, the start token, the order of pairs, and who sees what.
+/* A user's timeline: the pairs (user, item) in the order in which they began, each with its action
+ * sequence. DATA.md's rules 1 to 3 stand here: first occurrences, the start token, the order of
+ * pairs, and who sees what.
  *
- * A timeline owns growing arrays that are used again for the next user; texts and values are borrowed from
- * what it was built of. Threads: one timeline, one thread.
+ * A timeline owns growing arrays that are used again for the next user; texts and values are
+ * borrowed from what it was built of. Threads: one timeline, one thread.
  */
 #ifndef WORKER_TIMELINE_H
 #define WORKER_TIMELINE_H
@@ -41,13 +42,14 @@ struct wrk_timeline {
 void wrk_timeline_init(struct wrk_timeline *timeline);
 void wrk_timeline_fini(struct wrk_timeline *timeline);
 
-/* Builds the timeline of one user's events (sorted by time, then arrival, as the spill gives them). An item's
- * values are those of the pair's first event, the user's those of its first. Errors: NO_MEMORY. */
+/* Builds the timeline of one user's events (sorted by time, then arrival, as the spill gives them).
+ * An item's values are those of the pair's first event, the user's those of its first. Errors:
+ * NO_MEMORY. */
 int wrk_timeline_build(struct wrk_timeline *timeline, const struct wrk_transform *transform,
                        int n_user_values, int n_item_values,
                        const struct wrk_record *const *records, size_t n);
 
-/* Grow the arrays by hand (generate): room for one more pair or token behind n_pairs or n_tokens. */
+/* Grows the arrays by hand (generate): room for so many more pairs and tokens. */
 int wrk_timeline_reserve(struct wrk_timeline *timeline, size_t n_pairs, size_t n_tokens);
 
 /* Puts the pairs in their order: by second of the start, then by item key. */

@@ -1,10 +1,10 @@
-/* The constants below were chosen once so that what is reported of real short video holds in what comes out, and
- * tests/worker/test_world.c holds them to it: likes come in several peaks a video; near a peak a follow is 3.3
- * times and a collect 1.52 times as likely; a viewing with follow before like lasts 1.28 times as long as one
- * with like before follow.
+/* The constants below were chosen once so that what is reported of real short video holds in what
+ * comes out, and tests/worker/test_world.c holds them to it: likes come in several peaks a video;
+ * near a peak a follow is 3.3 times and a collect 1.52 times as likely; a viewing with follow
+ * before like lasts 1.28 times as long as one with like before follow.
  *
- * The factors of the peak and of a follow are a little above what they produce, because in a bin only one
- * thing happens: where likes crowd, they take room from the others.
+ * The factors of the peak and of a follow are a little above what they produce, because in a bin
+ * only one thing happens: where likes crowd, they take room from the others.
  */
 #include "worker/world.h"
 

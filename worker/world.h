@@ -1,21 +1,22 @@
 /* The world that generate draws from: short videos, watched by users, with every probability known.
  *
- *     user, video --hash(seed, id)--> hidden vectors, leanings --> hazards of like, follow, forward, collect and
- *     leave in each bin of the video --> one viewing drawn, or the exact probability of every action
+ *     user, video --hash(seed, id)--> hidden vectors, leanings --> hazards of like, follow,
+ *     forward, collect and leave in each bin of the video --> one viewing drawn, or the exact
+ *     probability of every action
  *
- * A video has 3 to 6 segments of WRK_SEGMENT_BINS bins each. In a bin at most one thing happens; it is an action not
- * done yet, or the end of the viewing (leave); a viewing that reaches the end of the video has no leave.
- * Hazards are per length of video watched:
+ * A video has 3 to 6 segments of WRK_SEGMENT_BINS bins each. In a bin at most one thing happens; it
+ * is an action not done yet, or the end of the viewing (leave); a viewing that reaches the end of
+ * the video has no leave. Hazards are per length of video watched:
  *
- *     like, forward, collect   exp(base + user's leaning + video's appeal + slope match), match = user . segment
- *     follow                   the same with the author in the segment's place
+ *     like, forward, collect   exp(base + user's leaning + video's appeal + slope match), match =
+ *     user . segment follow                   the same with the author in the segment's place
  *     leave                    exp(base + user's impatience - slope match)
  *
- * and around a segment's highlight (two bins; two segments in three have one) like, follow, forward and collect
- * are multiplied by constants. A follow before any like multiplies the hazard of like and divides that of
- * leave for the rest of the viewing; a follow after a like multiplies that of leave (content, they go on to the
- * next). Nothing else remembers anything, so a viewing is a Markov chain over 20 states and its
- * probabilities are sums, not estimates.
+ * and around a segment's highlight (two bins; two segments in three have one) like, follow, forward
+ * and collect are multiplied by constants. A follow before any like multiplies the hazard of like
+ * and divides that of leave for the rest of the viewing; a follow after a like multiplies that of
+ * leave (content, they go on to the next). Nothing else remembers anything, so a viewing is a
+ * Markov chain over 20 states and its probabilities are sums, not estimates.
  *
  * Nothing is stored: a billion users cost nothing to name. Pure functions; threads: any.
  */

@@ -1,6 +1,6 @@
-/* The split can be known only when every start time is, and the indexes count samples by split; but frames do
- * not depend on it. So frames go out at once, start times beside them, and when all are there the
- * start times are read again in the same order to count each frame's share.
+/* The split can be known only when every start time is, and the indexes count samples by split; but
+ * frames do not depend on it. So frames go out at once, start times beside them, and when all are
+ * there the start times are read again in the same order to count each frame's share.
  */
 #include "worker/writer.h"
 

@@ -1,10 +1,11 @@
 /* Writing a data set: timelines in, a folder out.
  *
- *     open -> DIR.part/     add, add, ...: frames into shards; every start time into a temporary file
- *     commit                the split from the start times, the indexes, the manifest, rename to DIR
+ *     open -> DIR.part/     add, add, ...: frames into shards; every start time into a temporary
+ *     file commit                the split from the start times, the indexes, the manifest, rename
+ *     to DIR
  *
- * The folder appears whole or not at all; a data set that stood at DIR is replaced in the same moment,
- * anything else there is refused. The same timelines in the same order give the same bytes.
+ * The folder appears whole or not at all; a data set that stood at DIR is replaced in the same
+ * moment, anything else there is refused. The same timelines in the same order give the same bytes.
  * Threads: one owner.
  */
 #ifndef WORKER_WRITER_H
@@ -27,8 +28,8 @@ struct wrk_writer_options {
 
 struct wrk_writer;
 
-/* Checks the place and makes DIR.part (removing one left by a killed run). Errors: EXISTS when DIR is
- * there and is neither empty nor a data set. */
+/* Checks the place and makes DIR.part (removing one left by a killed run). Errors: EXISTS when DIR
+ * is there and is neither empty nor a data set. */
 int wrk_writer_open(const struct wrk_writer_options *options, struct wrk_writer **writer_p);
 
 /* The folder that is being written: a place for temporary files. */
@@ -37,8 +38,8 @@ const char *wrk_writer_part_dir(const struct wrk_writer *writer);
 /* Appends a user. Users must come in order of mix(key). */
 int wrk_writer_add(struct wrk_writer *writer, const struct wrk_timeline *timeline);
 
-/* Finishes; frees the writer in any case (and removes DIR.part when it fails). info_p may be NULL. Errors:
- * DATA when no pair was added. */
+/* Finishes; frees the writer in any case (and removes DIR.part when it fails). info_p may be NULL.
+ * Errors: DATA when no pair was added. */
 int wrk_writer_commit(struct wrk_writer *writer, uint64_t n_skipped,
                       struct wrk_dataset_info *info_p);
 

@@ -1,5 +1,5 @@
-/* A data set's manifest. Changed bytes nearly always break its checksum, so the target mends it before it tries
- * again: the checks behind it are what is tested. */
+/* A data set's manifest. Changed bytes nearly always break its checksum, so the target mends it
+ * before it tries again: the checks behind it are what is tested. */
 #include "cluster/hash.h"
 #include "tests/fuzz/target.h"
 #include "worker/dataset_manifest.h"

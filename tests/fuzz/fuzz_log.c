@@ -1,5 +1,5 @@
-/* Logs: any bytes are rows, faults or a refusal; every row is an event or a sentence. The input is a file as it
- * lies on the disk, so compressed ones are opened, too. */
+/* Logs: any bytes are rows, faults or a refusal; every row is an event or a sentence. The input is
+ * a file as it lies on the disk, so compressed ones are opened, too. */
 #include "tests/fuzz/target.h"
 #include "worker/event.h"
 #include "worker/logfile.h"

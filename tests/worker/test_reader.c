@@ -1,5 +1,5 @@
-/* The reader's promises: the same global batch for any number of ranks, any start position, sequences that stand
- * once, every sample once an epoch, damage named. */
+/* The reader's promises: the same global batch for any number of ranks, any start position,
+ * sequences that stand once, every sample once an epoch, damage named. */
 #include "tests/suite.h"
 
 #include "tests/worker/data_rig.h"

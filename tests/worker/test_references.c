@@ -6,7 +6,8 @@
 
 #include <math.h>
 
-/* user 1 buys always, user 2 never; item rates say nothing. Training: items 1..8 of both; test: items 9, 10 */
+/* user 1 buys always, user 2 never; item rates say nothing. Training: items 1..8 of both; test:
+ * items 9, 10 */
 static const char *make_log(void)
 {
     static char text[4000];

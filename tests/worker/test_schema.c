@@ -1,4 +1,5 @@
-/* Schemas: what they mean, what is refused and with which place; rows of logs and what can be wrong with them. */
+/* Schemas: what they mean, what is refused and with which place; rows of logs and what can be wrong
+ * with them. */
 #include "tests/suite.h"
 
 #include "tests/worker/data_rig.h"

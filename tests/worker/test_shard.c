@@ -1,4 +1,5 @@
-/* The data shard's format: golden bytes, every cut and every flipped bit refused, every allocation failing. */
+/* The data shard's format: golden bytes, every cut and every flipped bit refused, every allocation
+ * failing. */
 #include "tests/suite.h"
 
 #include "tests/worker/data_rig.h"

@@ -130,7 +130,8 @@ static void test_selection_agrees_with_sorting(void)
     }
 }
 
-/* a log of about 200 MB of records through 32 MiB, in a process of its own so that its peak can be read */
+/* a log of about 200 MB of records through 32 MiB, in a process of its own so that its peak can be
+ * read */
 static void test_prepare_of_a_log_larger_than_its_memory_stays_within_it(void)
 {
     char *path = rig_path("large.csv");

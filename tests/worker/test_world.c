@@ -1,4 +1,5 @@
-/* The generated world keeps to what is reported of real short video, and its odds are its frequencies. */
+/* The generated world keeps to what is reported of real short video, and its odds are its
+ * frequencies. */
 #include "tests/suite.h"
 
 #include "tests/worker/data_rig.h"
