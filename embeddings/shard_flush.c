@@ -395,6 +395,10 @@ int emb_flush_advance(struct emb_shard *shard, int64_t budget_us)
     size_t slice = MAX_SLICE;
     if (budget_us / US_PER_ROW < MAX_SLICE)
         slice = budget_us > MIN_SLICE * US_PER_ROW ? (size_t)(budget_us / US_PER_ROW) : MIN_SLICE;
+    /* LMDB keeps every page that a transaction touches in memory, a page a row at worst */
+    const size_t affordable = (size_t)(shard->options.memory_bytes / 16 / 4096);
+    if (affordable && slice > affordable)
+        slice = affordable > MIN_SLICE ? affordable : MIN_SLICE;
     bool wait = until == INT64_MAX;
     for (;;) {
         int status;

@@ -28,6 +28,7 @@
 enum job_phase { JOB_MERGE, JOB_FLUSH, JOB_FOLD, JOB_SEAL, JOB_FILE };
 
 enum { COPY_ROWS = 4096, COPY_US_PER_ROW = 4 };
+static const uint64_t held_bytes_allowed = (uint64_t)1 << 30;
 
 struct emb_snapshot_job {
     enum job_phase phase;
@@ -425,6 +426,20 @@ static int job_step(struct emb_shard *shard, int64_t budget_us)
     return status;
 }
 
+/* Pages that a view can see are not used again: a file that is written too slowly would let the
+ * environment grow without end, so it is given up. */
+static bool holds_too_much(const struct emb_shard *shard)
+{
+    struct emb_layers_stats stats;
+    emb_layers_stats(shard->layers, &stats);
+    uint64_t held = stats.pages_held * 4096, allowed = held_bytes_allowed + stats.file_bytes / 2;
+    if (held <= allowed)
+        return false;
+    clu_warn("%s: given up: the environment grew by %llu MiB while it was written",
+             shard->job->path, (unsigned long long)(held >> 20));
+    return true;
+}
+
 int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,
                                struct emb_snapshot_result *result_p)
 {
@@ -446,6 +461,10 @@ int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,
     int64_t took = emb_now_us() - began;
     if (took > shard->longest_slice_us)
         shard->longest_slice_us = took;
+    if (job->phase == JOB_FILE && holds_too_much(shard)) {
+        emb_shard_snapshot_abort(shard);
+        return CLU_E_FULL;
+    }
     if (job->phase != JOB_FILE || (!wait && !__atomic_load_n(&job->finished, __ATOMIC_ACQUIRE)))
         return CLU_E_AGAIN;
     pthread_join(job->thread, NULL);
