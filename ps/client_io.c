@@ -31,6 +31,7 @@ enum {
     MAX_RETRY_MS = 4000,
     MAX_DRIVE_MS = 100,
     MAX_DAMAGED = 20,
+    HELD_RETRIES = 10, /* times retry_ms */
 };
 
 int64_t psv_client_now_ms(void)
@@ -359,6 +360,10 @@ static void take_reply(struct psv_client *client, int i)
     if (reply.status == CLU_E_AGAIN || damaged) {
         int64_t wait_ms = (int64_t)5 << (call->attempts < 6 ? call->attempts : 6);
         call->retry_at_ms = psv_client_now_ms() + wait_ms;
+        return;
+    }
+    if (reply.status == CLU_E_EXISTS) { /* it waits there: asked again rarely, should that end */
+        call->retry_at_ms = psv_client_now_ms() + HELD_RETRIES * client->retry_ms;
         return;
     }
     int status = reply.status;

@@ -197,6 +197,7 @@ static void hold(struct psv_shard *shard, struct psv_request *request)
     for (int i = 0; i < shard->n_held; i++)
         if (is_same(shard->held[i], request)) {
             psv_request_readdress(shard->held[i], request);
+            psv_shard_reply(shard, request, CLU_E_EXISTS, NULL);
             psv_request_free(request);
             return;
         }
@@ -306,8 +307,8 @@ static void handle_push(struct psv_shard *shard, struct psv_request *push)
     if (status == CLU_E_EXISTS) { /* (R4) */
         uint64_t position = psv_shard_is_async(shard) ? push->seq : push->step;
         shard->stats.duplicates++;
-        if (position <= psv_gate_done(gate))
-            psv_shard_reply(shard, push, 0, NULL);
+        /* applied: acknowledged again; waiting here: no need to send it every second */
+        psv_shard_reply(shard, push, position <= psv_gate_done(gate) ? 0 : CLU_E_EXISTS, NULL);
     } else {
         shard->stats.refused += status == CLU_E_AGAIN;
         psv_shard_reply(shard, push, status, sentence);

@@ -175,8 +175,10 @@ static void test_a_push_again_is_acknowledged_where_it_came_from_last(void)
     struct psv_shard_stats stats;
     box_open(&box, 0);
     ask(&box, CLU_WIRE_PUSH, 0, 1, 1, 0);
-    ask(&box, CLU_WIRE_PUSH, 0, 1, 7, 10); /* over another connection */
-    CU_ASSERT_EQUAL(box.n_replies, 0);
+    ask(&box, CLU_WIRE_PUSH, 0, 1, 7, 10); /* over another connection: told that it waits here */
+    CU_ASSERT_EQUAL_FATAL(box.n_replies, 1);
+    CU_ASSERT(box.reply[0].peer == 7 && box.reply[0].status == CLU_E_EXISTS);
+    box.n_replies = 0;
     ask(&box, CLU_WIRE_PUSH, 1, 1, 2, 20);
     CU_ASSERT_EQUAL_FATAL(box.n_replies, 2);
     CU_ASSERT(box.reply[0].peer == 7 && box.reply[1].peer == 2);
