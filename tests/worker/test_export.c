@@ -1,5 +1,6 @@
-/* From a snapshot to an export: every row arrives, whatever the number of files; what was never written has
- * its initial value; one digest for the same content; damage is named, and the snapshot before it used. */
+/* From a snapshot to an export: every row arrives, whatever the number of files; what was never
+ * written has its initial value; one digest for the same content; damage is named, and the snapshot
+ * before it used. */
 #include "tests/suite.h"
 
 #include "cluster/file.h"

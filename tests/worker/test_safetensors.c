@@ -1,5 +1,5 @@
-/* The safetensors format: what is written can be read, here and by anybody, and what is damaged is refused
- * before a byte of it is believed. */
+/* The safetensors format: what is written can be read, here and by anybody, and what is damaged is
+ * refused before a byte of it is believed. */
 #include "tests/suite.h"
 
 #include "cluster/file.h"

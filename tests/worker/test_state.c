@@ -1,4 +1,4 @@
-/* The dense half of a snapshot comes back bit for bit, and a snapshot of another model is refused. */
+/* The dense half of a snapshot comes back bit for bit, and another model's snapshot is refused. */
 #include "tests/suite.h"
 
 #include "cluster/file.h"

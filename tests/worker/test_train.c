@@ -1,5 +1,6 @@
-/* The parts of training that a job's figures hang on: the feed counts steps over epochs and starts anywhere,
- * what regularisers hide does not depend on the number of ranks, and the dense update does what it says. */
+/* The parts of training that a job's figures hang on: the feed counts steps over epochs and starts
+ * anywhere, what regularisers hide does not depend on the number of ranks, and the dense update
+ * does what it says. */
 #include "tests/suite.h"
 #include "tests/worker/data_rig.h"
 
@@ -58,7 +59,8 @@ static struct wrk_feed_options feed_options(int rank, int n_ranks)
     };
 }
 
-/* a hash of what a slot holds that does not depend on how it is laid out over ranks: a sum over samples */
+/* a hash of what a slot holds that does not depend on how it is laid out over ranks: a sum over
+ * samples */
 static uint64_t content(const struct wrk_samples *samples)
 {
     uint64_t sum = 0;
