@@ -61,6 +61,7 @@ struct clu_job {
     char wire_dtype[CLU_WORD_BYTES];
     /* intervals, in steps; 0: only at the end */
     int64_t log_every, eval_every, snapshot_every, keep;
+    double snapshot_minutes; /* and by time; 0: by steps only */
     int64_t valid_percent; /* of the training part, its last by time, kept out for evaluation */
     /* network */
     char host[256]; /* the address that sockets bind to */
