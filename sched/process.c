@@ -194,6 +194,27 @@ int schd_status_of_end(int wait_status)
                                            : status_of_exit_code(WEXITSTATUS(wait_status));
 }
 
+long schd_count_oom_kills(void)
+{
+    char line[512], path[640] = "";
+    long count = 0, value;
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    while (file && fgets(line, sizeof(line), file))
+        if (strncmp(line, "0::", 3) == 0) { /* the unified hierarchy */
+            line[strcspn(line, "\n")] = '\0';
+            snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.events", line + 3);
+        }
+    if (file)
+        fclose(file);
+    file = path[0] ? fopen(path, "re") : NULL;
+    while (file && fgets(line, sizeof(line), file))
+        if (sscanf(line, "oom_kill %ld", &value) == 1)
+            count = value;
+    if (file)
+        fclose(file);
+    return count;
+}
+
 bool schd_is_stop(int wait_status)
 {
     return WIFEXITED(wait_status) &&

@@ -63,6 +63,10 @@ void schd_lines_read(struct schd_lines *lines, void (*take)(void *context, char 
  * code 65 (input data is not as expected)". */
 void schd_describe_end(int wait_status, char *out, size_t out_bytes);
 
+/* How often the kernel has killed something in this process's cgroup for want of memory; 0 when it cannot be
+ * known. Compared before and after a death, it tells a lack of memory from another SIGKILL. */
+long schd_count_oom_kills(void);
+
 /* The status for a process's end: by its exit code; LOST when a signal killed it. */
 int schd_status_of_end(int wait_status);
 

@@ -475,6 +475,7 @@ static int begin_life(struct schd_scheduler *s, bool again)
         .dead_after_ms = s->job->dead_after_ms,
         .start_timeout_ms = s->job->start_timeout_ms,
         .stop_timeout_ms = STOP_TIMEOUT_MS,
+        .snapshot_ms = (int64_t)(s->job->snapshot_minutes * 60000),
         .supervised = s->supervised,
     };
     struct schd_life life = {0};

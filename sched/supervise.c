@@ -120,6 +120,18 @@ static void read_process(struct schd_supervisor *s, int i)
 
 /* ---- ends ---- */
 
+/* Says so when a SIGKILL was the kernel's, for want of memory. */
+static void name_oom(struct schd_supervisor *s, int wait_status, char *how, size_t how_bytes)
+{
+    bool killed = (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL) ||
+                  (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 128 + SIGKILL);
+    long n = killed && !s->killing ? schd_count_oom_kills() : s->n_oom_kills;
+    size_t length = strlen(how);
+    if (n > s->n_oom_kills)
+        snprintf(how + length, how_bytes - length, ": the kernel ran out of memory");
+    s->n_oom_kills = n;
+}
+
 /* A child has ended; its pipes are read to the end first, so that its last words count. */
 static void on_end(struct schd_supervisor *s, int i, int wait_status)
 {
@@ -129,6 +141,7 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     p->wait_status = wait_status;
     read_process(s, i);
     schd_describe_end(wait_status, how, sizeof(how));
+    name_oom(s, wait_status, how, sizeof(how));
     clu_debug("%s %s", p->name, how);
     int status = schd_status_of_end(wait_status);
     if (p == &s->sched && s->end_told)
@@ -577,6 +590,7 @@ int schd_supervise(const struct clu_job *job, const char *program)
     s->launch.program = program;
     s->lock_fd = s->signal_fd = -1;
     s->dead_rank = -1;
+    s->n_oom_kills = schd_count_oom_kills();
     schd_progress_init(&s->progress);
     int status = open_job(s);
     if (!status)

@@ -41,7 +41,8 @@ struct schd_supervisor {
     int64_t end_ms;
     char end_text[CLU_TEXT_BYTES];
 
-    bool killing; /* the end of a process is our own doing */
+    long n_oom_kills; /* in our cgroup, so far */
+    bool killing;     /* the end of a process is our own doing */
     int n_interrupts;
     struct schd_verdict verdict;
     int dead_rank; /* the rank mpirun says was lost; -1 */

@@ -5,7 +5,7 @@
 static const char *const job_text = "data: /tmp\n"
                                     "servers: 2\nshards: 2\nworkers: 2\n"
                                     "max_steps: %d\nlog_every: 10\nmax_restarts: %d\n"
-                                    "snapshot_every: %d\ndead_after_ms: 2000\nheartbeat_ms: 200\n"
+                                    "snapshot_every: %d\ndead_after_ms: 4000\nheartbeat_ms: 200\n"
                                     "start_timeout_ms: 20000\n";
 
 enum { LONG = 100000, DIES_WITHIN_MS = 10000 };
@@ -185,6 +185,23 @@ static void test_a_second_supervisor_in_the_same_folder_is_refused(void)
     close_job(&d, before);
 }
 
+static void test_sigusr1_makes_everybody_write_their_state(void)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, LONG, 0, 0);
+    start(&d);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":20", 20000));
+    kill(d.pid, SIGUSR1);
+    CU_ASSERT(driver_await_text(&d, "log/ps-1.log", "state: a stand-in, serving", 5000));
+    CU_ASSERT(driver_await_text(&d, "log/sched-0.log", "state: running, generation 1", 5000));
+    CU_ASSERT(driver_await_text(&d, "log/sched-0.log", "state: worker 1 in, pid", 5000));
+    kill(d.pid, SIGTERM);
+    CU_ASSERT_EQUAL(driver_wait(&d, DIES_WITHIN_MS), 75);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "state: phase running"));
+    close_job(&d, before);
+}
+
 /* Kills processes of a job that may be restarted; it must end as if nothing had been. */
 static void survive(const char *word, const char *word2, int max_steps, int n_kills)
 {
@@ -254,5 +271,6 @@ SUITE("sched.supervise", T(test_a_job_ends_with_0_and_a_whole_snapshot),
       T(test_two_interrupts_end_it_at_once),
       T(test_a_role_that_fails_at_its_start_is_named_with_its_exit_code),
       T(test_a_second_supervisor_in_the_same_folder_is_refused),
-      T(test_a_job_survives_killed_servers), T(test_a_job_survives_a_killed_mpirun),
-      T(test_a_job_survives_a_killed_scheduler), T(test_the_same_death_three_times_is_a_bug))
+      T(test_sigusr1_makes_everybody_write_their_state), T(test_a_job_survives_killed_servers),
+      T(test_a_job_survives_a_killed_mpirun), T(test_a_job_survives_a_killed_scheduler),
+      T(test_the_same_death_three_times_is_a_bug))
