@@ -333,6 +333,10 @@ static int load_manifest(const char *dir, bool verify, struct wrk_export *export
     int status = clu_path_join(path, sizeof(path), dir, MANIFEST_FILE);
     if (status)
         return status;
+    if (!clu_path_exists(path))
+        return clu_fail(CLU_E_NOT_FOUND,
+                        "%s is not an export: it has no %s (sluice export makes one)", dir,
+                        MANIFEST_FILE);
     char *text = NULL;
     size_t size = 0;
     status = clu_file_read_all(path, MAX_MANIFEST_BYTES, &text, &size);
