@@ -72,8 +72,8 @@ enum {
  * files STATS        -                                        counters, a msgpack map of name to
  * number DRAIN        -                                        once everything received is applied
  * and durable */
-/* Any reply may carry a status instead: AGAIN: no room, ask again soon; EXISTS, to a retry: the first
- * try waits here and will be answered. */
+/* Any reply may carry a status instead: AGAIN: no room, ask again soon; EXISTS, to a retry: the
+ * first try waits here and will be answered. */
 enum clu_wire_op {
     CLU_WIRE_HELLO = 1,
     CLU_WIRE_PULL,

@@ -67,7 +67,7 @@ void psv_gate_pop(struct psv_gate *gate);
 uint64_t psv_gate_done(const struct psv_gate *gate);
 uint64_t psv_gate_bytes(const struct psv_gate *gate);
 
-/* A push whose deadline has passed, each told once a try; NULL when there is none. It stays here. */
+/* A push whose deadline has passed, each told once a try; NULL when there is none. It stays. */
 struct psv_request *psv_gate_overdue(struct psv_gate *gate, int64_t now_ms);
 
 /* The lowest rank index whose push of done + 1 is missing; -1 when none is. *n_missing_p: how many.
