@@ -18,12 +18,16 @@ struct bench_options {
     uint64_t beyond_rows; /* of the table beyond memory */
     int dim, rounds;
     double seconds; /* of each measured run */
+    bool cpu;       /* measure processor time, where the machine is shared with other work */
     uint64_t billion;
     char dir[512];
     const char *only; /* a part's name, or NULL */
 };
 
 double bench_now(void);
+
+/* Processor time of the whole process (user and system, all threads), or bench_now(). */
+double bench_clock(const struct bench_options *options);
 uint64_t bench_random(uint64_t *state);
 
 /* Zipf by rejection-inversion: ranks 0..n-1 with exponent s (not 1), scattered over the key space.

@@ -169,10 +169,10 @@ static double run(struct race *race, const struct bench_store *store, double sec
         for (int i = 0; i <= PULLS_A_PUSH; i++) {
             bool push = i == PULLS_A_PUSH;
             size_t n = draw(race, push);
-            double began = bench_now();
+            double began = bench_clock(race->options);
             int status = push ? store->push(store->self, race->keys, n, race->grads, ++race->step)
                               : store->pull(store->self, race->keys, n, race->rows);
-            busy += bench_now() - began;
+            busy += bench_clock(race->options) - began;
             if (status)
                 exit(70);
             rows += n;
