@@ -19,30 +19,30 @@ enum domain { USER = 1, VIDEO, AUTHOR, COHORT };
 static const double two_pi = 6.283185307179586;
 
 /* hazards per video length, in logarithms, at leaning, appeal and match 0 */
-static const double base[] = {[WRK_LIKE] = -2.6,
-                              [WRK_FOLLOW] = -3.9,
-                              [WRK_FORWARD] = -3.7,
-                              [WRK_COLLECT] = -3.4,
+static const double base[] = {[WRK_LIKE] = -2.8,
+                              [WRK_FOLLOW] = -4.2,
+                              [WRK_FORWARD] = -4.1,
+                              [WRK_COLLECT] = -3.8,
                               [WRK_LEAVE] = 0.1};
-static const double slope[] = {[WRK_LIKE] = 0.9,
-                               [WRK_FOLLOW] = 0.8,
-                               [WRK_FORWARD] = 0.6,
-                               [WRK_COLLECT] = 0.7,
-                               [WRK_LEAVE] = -0.6};
-static const double leaning_spread[] = {[WRK_LIKE] = 1.0,
-                                        [WRK_FOLLOW] = 1.1,
-                                        [WRK_FORWARD] = 1.1,
-                                        [WRK_COLLECT] = 1.1,
-                                        [WRK_LEAVE] = 0.6};
+static const double slope[] = {[WRK_LIKE] = 0.6,
+                               [WRK_FOLLOW] = 0.5,
+                               [WRK_FORWARD] = 0.4,
+                               [WRK_COLLECT] = 0.45,
+                               [WRK_LEAVE] = -0.4};
+static const double leaning_spread[] = {[WRK_LIKE] = 1.5,
+                                        [WRK_FOLLOW] = 1.6,
+                                        [WRK_FORWARD] = 1.6,
+                                        [WRK_COLLECT] = 1.6,
+                                        [WRK_LEAVE] = 1.0};
 static const double appeal_spread[] = {[WRK_LIKE] = 0.5,
                                        [WRK_FOLLOW] = 0.3,
                                        [WRK_FORWARD] = 0.5,
                                        [WRK_COLLECT] = 0.5,
                                        [WRK_LEAVE] = 0.3};
 static const double peak[] = {
-    [WRK_LIKE] = 8, [WRK_FOLLOW] = 3.45, [WRK_FORWARD] = 2, [WRK_COLLECT] = 1.65, [WRK_LEAVE] = 1};
+    [WRK_LIKE] = 8, [WRK_FOLLOW] = 3.6, [WRK_FORWARD] = 2, [WRK_COLLECT] = 1.59, [WRK_LEAVE] = 1};
 static const double like_after_follow = 2.5, leave_after_follow = 0.25;
-static const double leave_after_like_follow = 6.4;
+static const double leave_after_like_follow = 5.3;
 
 uint64_t wrk_world_next(uint64_t *state_p)
 {
