@@ -1,5 +1,5 @@
-/* The training step: checks, then the fast path on the best level the machine runs, or the reference for a
- * width that does not fill vectors.
+/* The training step: checks, then the fast path on the best level the machine runs, or the
+ * reference for a width that does not fill vectors.
  */
 #include "model/a2gen.h"
 

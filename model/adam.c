@@ -1,5 +1,6 @@
-/* Adam as its authors state it, with bias correction; the sums of a step are in order and elementwise, so
- * ranks that start the same stay the same. The arithmetic is in mdl_real but for the two corrections.
+/* Adam as its authors state it, with bias correction; the sums of a step are in order and
+ * elementwise, so ranks that start the same stay the same. The arithmetic is in mdl_real but for
+ * the two corrections.
  */
 #include "model/adam.h"
 

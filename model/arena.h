@@ -1,6 +1,7 @@
-/* Carving one workspace into arrays: the same planning code runs twice, once on an arena without memory to
- * learn the size, once on the caller's buffer to get the pointers. Every array starts at 64 bytes, the width
- * of a cache line and of the widest vector. Threads: owner. Cost: an addition an array.
+/* Carving one workspace into arrays: the same planning code runs twice, once on an arena without
+ * memory to learn the size, once on the caller's buffer to get the pointers. Every array starts at
+ * 64 bytes, the width of a cache line and of the widest vector. Threads: owner. Cost: an addition
+ * an array.
  */
 #ifndef MODEL_ARENA_H
 #define MODEL_ARENA_H

@@ -1,9 +1,10 @@
 /* AUC and GAUC of arrays.
  *
- * AUC is the share of (positive, negative) pairs that are in the right order, ties counted half: after sorting by
- * score it is one pass, in integers (twice the number of right pairs, so that halves stay whole), exact for any n
- * below 2^31. A score and its label travel through the sort as one 64-bit number; the sort is by radix, three
- * passes of 11 bits, as evaluation sorts tens of millions.
+ * AUC is the share of (positive, negative) pairs that are in the right order, ties counted half:
+ * after sorting by score it is one pass, in integers (twice the number of right pairs, so that
+ * halves stay whole), exact for any n below 2^31. A score and its label travel through the sort as
+ * one 64-bit number; the sort is by radix, three passes of 11 bits, as evaluation sorts tens of
+ * millions.
  */
 #include "model/metrics.h"
 

@@ -1,4 +1,5 @@
-/* Is a batch well formed? One pass over the indices; the places named are those of struct mdl_batch. */
+/* Is a batch well formed? One pass over the indices; the places named are those of struct
+ * mdl_batch. */
 #include "model/batch.h"
 
 #include "cluster/log.h"

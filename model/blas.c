@@ -1,5 +1,5 @@
-/* Linear maps over OpenBLAS, in float or, for the gradient proof, in double: the one place that differs
- * between the two builds besides the type itself.
+/* Linear maps over OpenBLAS, in float or, for the gradient proof, in double: the one place that
+ * differs between the two builds besides the type itself.
  */
 #include "model/blas.h"
 

@@ -1,13 +1,15 @@
-/* CAM_item: from the seqs of a sample's history to Vec_hist. Included once per level. Threads: any, on rooms of
- * their own.
+/* CAM_item: from the seqs of a sample's history to Vec_hist. Included once per level. Threads: any,
+ * on rooms of their own.
  *
- * X, K, V and the context-free Q of a seq are made once (mdl_item_inputs, phase A), whoever uses them; a sample
- * gathers its rows, adds what its target contributes, and attends. Backward adds the gradients of those rows up
- * by seq, within a slice, and the maps are gone through once per seq (mdl_item_inputs_backward, phase C).
+ * X, K, V and the context-free Q of a seq are made once (mdl_item_inputs, phase A), whoever uses
+ * them; a sample gathers its rows, adds what its target contributes, and attends. Backward adds the
+ * gradients of those rows up by seq, within a slice, and the maps are gone through once per seq
+ * (mdl_item_inputs_backward, phase C).
  *
- *     (I1) scores [L, Lp] of a head: Lp = L padded, past L the recency bias is -1e30, so A is exactly 0 there
- *     (I2) the gate of a head scales rows of W_o, not the mix: G W_o = N (g W_o); so dW_o += g (N^T dS1), and dg
- *          is the sum over the head's rows of (N^T dS1) . W_o
+ *     (I1) scores [L, Lp] of a head: Lp = L padded; past L the recency bias is -1e30, so A is
+ *          exactly 0 there
+ *     (I2) the gate of a head scales rows of W_o, not the mix: G W_o = N (g W_o); so
+ *          dW_o += g (N^T dS1), and dg is the sum over the head's rows of (N^T dS1) . W_o
  */
 #ifndef MODEL_FAST_ITEM_H
 #define MODEL_FAST_ITEM_H
@@ -137,7 +139,8 @@ MDL_STATIC void mdl_item_forward(const struct mdl_fast *f, const int *seq, int L
     mdl_item_pool(f, L, room, W_oG, R);
 }
 
-/* dS [L, Lp] = A (dA - rows' dA . A) in place of dA; the sums of its columns go to the head's dRho [H] */
+/* dS [L, Lp] = A (dA - rows' dA . A) in place of dA; the sums of its columns go to the head's dRho
+ * [H] */
 MDL_STATIC void mdl_item_scores_backward(int L, int Lp, const mdl_real *A, mdl_real *dS,
                                          mdl_real *columns, mdl_real *dRho)
 {
@@ -170,8 +173,8 @@ MDL_STATIC void mdl_item_gate_backward(const struct mdl_fast *f, const mdl_real 
     }
 }
 
-/* From room->dVec: dQKV [L, 4d] = gradients of X | Q | K | V of the history items, room->dcc; adds to sums. Works
- * in the rooms of room_p. */
+/* From room->dVec: dQKV [L, 4d] = gradients of X | Q | K | V of the history items, room->dcc; adds
+ * to sums. Works in the rooms of room_p. */
 MDL_STATIC void mdl_item_backward(const struct mdl_fast *f, int L, struct mdl_item_room *room,
                                   struct mdl_room *room_p, struct mdl_item_sums *sums)
 {

@@ -4,9 +4,10 @@
  *     dx = dy W^T       A = dy,  strides (out, 1); B = W transposed once per step
  *     dW = x^T dy       A = x,   strides (1, in); k runs over the rows
  *
- * C is made in register tiles, one panel of columns after the other, so that a panel of B stays in the first
- * cache while the rows of A stream by. Nothing is packed: the operands are rows of tens to hundreds of floats
- * that lie in the second cache already. Included once per level of the machine (level.h). Threads: any.
+ * C is made in register tiles, one panel of columns after the other, so that a panel of B stays in
+ * the first cache while the rows of A stream by. Nothing is packed: the operands are rows of tens
+ * to hundreds of floats that lie in the second cache already. Included once per level of the
+ * machine (level.h). Threads: any.
  */
 #ifndef MODEL_FAST_KERNEL_H
 #define MODEL_FAST_KERNEL_H
@@ -126,8 +127,8 @@ MDL_DEFINE_PANEL(mdl_panel_half, mdl_half, mdl_half_at, 1, 12)
 #endif
 MDL_DEFINE_PANEL(mdl_panel_scalar, mdl_real, mdl_real, 1, 6)
 
-/* C [m, n] = A [m, k] B [k, n], A[i][p] = A[i * ars + p * acs], rows of B and C ldb and ldc apart. bias [n] (or
- * NULL) is added to every row; flags: MDL_ADD (then no bias), MDL_RELU. */
+/* C [m, n] = A [m, k] B [k, n], A[i][p] = A[i * ars + p * acs], rows of B and C ldb and ldc apart.
+ * bias [n] (or NULL) is added to every row; flags: MDL_ADD (then no bias), MDL_RELU. */
 MDL_STATIC void mdl_mul(int m, int n, int k, const mdl_real *A, ptrdiff_t ars, ptrdiff_t acs,
                         const mdl_real *B, ptrdiff_t ldb, const mdl_real *bias, int flags,
                         mdl_real *C, ptrdiff_t ldc)

@@ -1,5 +1,5 @@
-/* Carving the workspace of the fast path. Sizes grow with every count of the batch and with the threads, so a
- * workspace that was enough once is enough for every batch that is not larger.
+/* Carving the workspace of the fast path. Sizes grow with every count of the batch and with the
+ * threads, so a workspace that was enough once is enough for every batch that is not larger.
  */
 #include "model/fast_plan.h"
 

@@ -1,13 +1,14 @@
-/* The memory of the fast step: what is prepared once per step, what the forward pass keeps for the backward pass,
- * and what a thread uses while it works. The code is in the fast_*.h headers; here are only its arrays.
+/* The memory of the fast step: what is prepared once per step, what the forward pass keeps for the
+ * backward pass, and what a thread uses while it works. The code is in the fast_*.h headers; here
+ * are only its arrays.
  *
  *     phase A   chunks of seqs       CAM_act forward, then Seq, and X Q K V of CAM_item
- *     phase B   slices of samples    CAM_item, CAM_gen, losses, and back: gradients of X Q K V of the seqs
+ *     phase B   slices of samples    CAM_item, CAM_gen, losses, and back to X Q K V of the seqs
  *     phase C   slices of seqs       sums those over the slices, and back through CAM_act
  *
- * A slice is a fixed share of the batch with gradient sums of its own, which are added up in the order of slices:
- * that, and not the number of threads, fixes the order of every sum. d: width, R_: C + M + 10.
- * Threads: as said per struct.
+ * A slice is a fixed share of the batch with gradient sums of its own, which are added up in the
+ * order of slices: that, and not the number of threads, fixes the order of every sum. d: width, R_:
+ * C + M + 10. Threads: as said per struct.
  */
 #ifndef MODEL_FAST_PLAN_H
 #define MODEL_FAST_PLAN_H
@@ -23,7 +24,8 @@ enum {
     MDL_TILE_SAMPLES = 2,   /* samples that are in the works together in phase B */
 };
 
-/* The part of a CAM behind the attention, prepared: transposed maps for the backward pass. Read-only in a step. */
+/* The part of a CAM behind the attention, prepared: transposed maps for the backward pass.
+ * Read-only in a step. */
 struct mdl_tail {
     const struct mdl_cam_weights *w;
     mdl_real *W_oT; /* [d, d] */
@@ -39,8 +41,8 @@ struct mdl_context {
     mdl_real *WT;   /* [wc, d_c] */
 };
 
-/* CAM_act and CAM_gen: tokens are sums of few rows, so X, Q, K and V of a token are sums of the images of those
- * rows, which are made once per step. Q carries 1 / sqrt(d_h). */
+/* CAM_act and CAM_gen: tokens are sums of few rows, so X, Q, K and V of a token are sums of the
+ * images of those rows, which are made once per step. Q carries 1 / sqrt(d_h). */
 struct mdl_small {
     const struct mdl_token_weights *token;
     const struct mdl_cam_weights *w;
@@ -62,8 +64,8 @@ struct mdl_item {
     struct mdl_context context;
 };
 
-/* Both heads of the decision layer as two products: columns c1 | t1, then C logits and the time. out =
- * C + 1, padded. */
+/* Both heads of the decision layer as two products: columns c1 | t1, then C logits and the time.
+ * out = C + 1, padded. */
 struct mdl_decision {
     int out;
     mdl_real *W_1;  /* [d, 2d] */
@@ -202,11 +204,13 @@ struct mdl_fast {
     struct mdl_room room[MDL_MAX_THREADS]; /* one a thread */
 };
 
-/* Sets sizes and takes every array for a step on this batch (a measuring arena leaves them NULL). */
+/* Sets sizes and takes every array for a step on this batch (a measuring arena leaves them NULL).
+ * */
 void mdl_fast_take(struct mdl_fast *fast, struct mdl_arena *arena, const struct mdl_config *config,
                    const struct mdl_batch *batch);
 
-/* The same for reading: only what phase A needs without keeping anything, and the prepared weights. */
+/* The same for reading: only what phase A needs without keeping anything, and the prepared weights.
+ * */
 void mdl_fast_take_reading(struct mdl_fast *fast, struct mdl_arena *arena,
                            const struct mdl_config *config, const struct mdl_batch *batch);
 

@@ -1,13 +1,16 @@
 /* Reading on the fast path. Included once per level; the level's entry is mdl_fast_read.
  *
- * History. Samples with equal histories (candidates of one request) stand side by side. Their scores differ by one
- * vector over j only: Q K^T = X W_q K^T + (c W_c W_q) K^T. So E = e^(X W_q K^T - row's max) is made once, and a
- * candidate scales its columns by f_j = e^((c W_c W_q) . K_j + rho_j - max): A V = E (f V) / (E f).
- *     (R1) E f > 0 by a wide margin: where f is 1 its summand is E_ij >= e^-(range of the row), and the trick is
- *          used only where every row's range is at most MDL_FACTOR_RANGE; else the plain way is taken
+ * History. Samples with equal histories (candidates of one request) stand side by side. Their
+ * scores differ by one vector over j only: Q K^T = X W_q K^T + (c W_c W_q) K^T. So E = e^(X W_q K^T
+ * - row's max) is made once, and a candidate scales its columns by f_j = e^((c W_c W_q) . K_j +
+ * rho_j - max): A V = E (f V) / (E f).
  *
- * Generator. Nodes of one level of all trees of a tile are rows of the same products; a node keeps its K and V, its
- * descendants attend to them by walking up the parents.
+ *     (R1) E f > 0 by a wide margin: where f is 1 its summand is E_ij >= e^-(range of the row), and
+ *          the trick is used only where every row's range is at most MDL_FACTOR_RANGE; else the
+ *          plain way is taken
+ *
+ * Generator. Nodes of one level of all trees of a tile are rows of the same products; a node keeps
+ * its K and V, its descendants attend to them by walking up the parents.
  */
 #ifndef MODEL_FAST_READ_H
 #define MODEL_FAST_READ_H
@@ -138,8 +141,8 @@ MDL_INLINE mdl_real *mdl_node_kv(const struct mdl_fast_reading *r, const struct 
     return room->KV + ((size_t)sample * r->nodes + node) * 2 * r->fast.d;
 }
 
-/* Attention of row i at position k: its own token and those up the parents; N [d] with the gates in. ancestor
- * [k + 1]: the K | V rows, own first. */
+/* Attention of row i at position k: its own token and those up the parents; N [d] with the gates
+ * in. ancestor [k + 1]: the K | V rows, own first. */
 MDL_INLINE void mdl_attend_up(const struct mdl_fast *f, const int d_h, const mdl_real *Q,
                               const mdl_real *const *ancestor, int k, const mdl_real *g,
                               mdl_real *scores, mdl_real *N)
@@ -168,8 +171,9 @@ MDL_INLINE void mdl_attend_up(const struct mdl_fast *f, const int d_h, const mdl
     }
 }
 
-/* What follows each of n rows at position k: room->sample, node, parent, action and time are set; K and V are kept;
- * P [n, C] and That [n] are the answers. first: the tile's first sample within the task. */
+/* What follows each of n rows at position k: room->sample, node, parent, action and time are set; K
+ * and V are kept; P [n, C] and That [n] are the answers. first: the tile's first sample within the
+ * task. */
 MDL_STATIC void mdl_ask(const struct mdl_fast_reading *r, struct mdl_read_room *room, int first,
                         int n, int k, mdl_real *P, mdl_real *That)
 {
@@ -214,7 +218,8 @@ MDL_STATIC void mdl_ask(const struct mdl_fast_reading *r, struct mdl_read_room *
     }
 }
 
-/* Greedy reading of n samples of the task, from first on; sample: the batch's number of the first. */
+/* Greedy reading of n samples of the task, from first on; sample: the batch's number of the first.
+ * */
 MDL_STATIC void mdl_tile_greedy(const struct mdl_fast_reading *r, struct mdl_read_room *room,
                                 int first, int n, int sample)
 {

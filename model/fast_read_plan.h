@@ -1,7 +1,7 @@
-/* The memory of fast reading: a task is MDL_READ_TASK samples; their Vec_hist are made one after the other, sharing
- * what equal histories share; then their sequences are generated, MDL_READ_TILE samples together, level by
- * level, with the keys and values of earlier tokens kept by node of the tree.
- * Threads: one task at a time per room.
+/* The memory of fast reading: a task is MDL_READ_TASK samples; their Vec_hist are made one after
+ * the other, sharing what equal histories share; then their sequences are generated, MDL_READ_TILE
+ * samples together, level by level, with the keys and values of earlier tokens kept by node of the
+ * tree. Threads: one task at a time per room.
  */
 #ifndef MODEL_FAST_READ_PLAN_H
 #define MODEL_FAST_READ_PLAN_H

@@ -1,7 +1,9 @@
-/* What happens to rows between the products: exp, softmax, LayerNorm, sums of columns, transposition.
+/* What happens to rows between the products: exp, softmax, LayerNorm, sums of columns,
+ * transposition.
  *
- * Every function works on rows of d numbers, d a multiple of MDL_PAD (the fast path takes no other width), at a
- * stride of its own, while they are warm in the first caches. Included once per level. Threads: any.
+ * Every function works on rows of d numbers, d a multiple of MDL_PAD (the fast path takes no other
+ * width), at a stride of its own, while they are warm in the first caches. Included once per level.
+ * Threads: any.
  */
 #ifndef MODEL_FAST_ROWS_H
 #define MODEL_FAST_ROWS_H
@@ -13,8 +15,8 @@
 
 #define MDL_EPSILON ((mdl_real)1e-5)
 
-/* e^x, elementwise, for x <= 88; exactly 0 below -87. In float within 2 ulp (tested): 2^n times a polynomial of
- * degree 6 in the rest, |rest| <= ln 2 / 2. */
+/* e^x, elementwise, for x <= 88; exactly 0 below -87. In float within 2 ulp (tested): 2^n times a
+ * polynomial of degree 6 in the rest, |rest| <= ln 2 / 2. */
 MDL_INLINE mdl_vec mdl_exp(mdl_vec x)
 {
 #ifdef MDL_DOUBLE
@@ -47,7 +49,8 @@ MDL_INLINE void mdl_exp_row(mdl_real *x, int n)
         mdl_store(x + k, mdl_exp(mdl_load(x + k)));
 }
 
-/* x = softmax(x + bias) over n lanes, n a multiple of MDL_PAD; lanes to be left out carry a bias of -1e30 */
+/* x = softmax(x + bias) over n lanes, n a multiple of MDL_PAD; lanes to be left out carry a bias of
+ * -1e30 */
 MDL_INLINE void mdl_softmax_row(mdl_real *x, const mdl_real *bias, int n)
 {
     mdl_vec max = mdl_splat((mdl_real)-1e30), sum = mdl_splat(0);
@@ -111,8 +114,9 @@ MDL_STATIC void mdl_affine_rows(int n, int d, const mdl_real *norm, const mdl_re
                       mdl_load(norm + (ptrdiff_t)i * d + k) * mdl_load(w + k) + mdl_load(b + k));
 }
 
-/* Backward of LayerNorm: dx = inv (w dy - mean(w dy) - norm mean(w dy norm)), row by row; ldy = 0 repeats one
- * row of dy. dw, db [d] are added to, and dadd [d] by the sum of the rows of dx. dx may be dy. */
+/* Backward of LayerNorm: dx = inv (w dy - mean(w dy) - norm mean(w dy norm)), row by row; ldy = 0
+ * repeats one row of dy. dw, db [d] are added to, and dadd [d] by the sum of the rows of dx. dx may
+ * be dy. */
 MDL_STATIC void mdl_norm_rows_backward(int n, int d, const mdl_real *dy, ptrdiff_t ldy,
                                        const mdl_real *w, const mdl_real *norm, const mdl_real *inv,
                                        mdl_real *dx, ptrdiff_t ldx, mdl_real *dw, mdl_real *db,

@@ -1,9 +1,9 @@
-/* CAM over many short sequences: CAM_act over the seqs' tokens, CAM_gen over the targets'. Included once per
- * level. Threads: any, on rooms of their own.
+/* CAM over many short sequences: CAM_act over the seqs' tokens, CAM_gen over the targets'. Included
+ * once per level. Threads: any, on rooms of their own.
  *
- * A token is E[A] + P[i] + b_t + phi(T) W_t, so X, Q, K and V of a token are the same sum of the images of
- * those rows: a look-up in a table of C * M rows, and a product with 9 numbers. Their gradients go the way
- * back: summed by row of the table, then through the maps once per step.
+ * A token is E[A] + P[i] + b_t + phi(T) W_t, so X, Q, K and V of a token are the same sum of the
+ * images of those rows: a look-up in a table of C * M rows, and a product with 9 numbers. Their
+ * gradients go the way back: summed by row of the table, then through the maps once per step.
  *
  *     (S1) rows of a room's XQKV are X | Q | K | V; after the context is added X is U
  *     (S2) a group's attention is kept at A + (its first row) * h * M, as [h, L, L]
@@ -66,7 +66,8 @@ MDL_STATIC void mdl_prepare_small(const struct mdl_fast *f, const struct mdl_tok
     mdl_prepare_context(d, f->h, w, small->W_qkv, &small->context);
 }
 
-/* out [n, cols]: columns first..first + cols - 1 of X | Q | K | V without context, of rows pair [n], phi [n, 9] */
+/* out [n, cols]: columns first..first + cols - 1 of X | Q | K | V without context, of rows pair
+ * [n], phi [n, 9] */
 MDL_STATIC void mdl_small_tokens(const struct mdl_fast *f, const struct mdl_small *small, int n,
                                  const int *pair, const mdl_real *phi, int first, int cols,
                                  mdl_real *out, ptrdiff_t ldo)
@@ -80,7 +81,8 @@ MDL_STATIC void mdl_small_tokens(const struct mdl_fast *f, const struct mdl_smal
             MDL_ADD, out, ldo);
 }
 
-/* Scores [h, L, L] = X_i . Y_j per head, rows of x and y ld apart, d_h a constant where this is inlined */
+/* Scores [h, L, L] = X_i . Y_j per head, rows of x and y ld apart, d_h a constant where this is
+ * inlined */
 MDL_INLINE void mdl_small_dots(int L, int h, const int d_h, const mdl_real *x, const mdl_real *y,
                                ptrdiff_t ld, ptrdiff_t ldx, mdl_real *scores)
 {
@@ -91,7 +93,8 @@ MDL_INLINE void mdl_small_dots(int L, int h, const int d_h, const mdl_real *x, c
                     mdl_dot(d_h, x + i * ldx + n * d_h, y + j * ld + n * d_h);
 }
 
-/* A [h, L, L] = softmax of scores, which are overwritten; lanes past the end of scores may be touched */
+/* A [h, L, L] = softmax of scores, which are overwritten; lanes past the end of scores may be
+ * touched */
 MDL_INLINE void mdl_small_softmax(int L, int h, int causal, mdl_real *scores, mdl_real *A)
 {
     int rows = h * L;
@@ -175,7 +178,8 @@ MDL_INLINE void mdl_small_attend(const struct mdl_small_group *s, const int d_h,
     mdl_small_gate(s->L, s->h, d_h, s->g, G, d);
 }
 
-/* From dG [L, d] (overwritten): dQ, dK, dV (rows 4d apart) and dg [h]. N: the mix before the gate. */
+/* From dG [L, d] (overwritten): dQ, dK, dV (rows 4d apart) and dg [h]. N: the mix before the gate.
+ * */
 MDL_INLINE void mdl_small_attend_backward(const struct mdl_small_group *s, const int d_h,
                                           const mdl_real *N, mdl_real *dG, mdl_real *scores,
                                           mdl_real *dQ, mdl_real *dK, mdl_real *dV, mdl_real *dg)
@@ -264,8 +268,8 @@ MDL_STATIC void mdl_small_inputs(const struct mdl_fast *f, const struct mdl_smal
     }
 }
 
-/* Forward of n_groups sequences whose offset, pair, phi and ctx stand in the room; kept is filled, and Y [n, d]
- * unless NULL. */
+/* Forward of n_groups sequences whose offset, pair, phi and ctx stand in the room; kept is filled,
+ * and Y [n, d] unless NULL. */
 MDL_STATIC void mdl_small_forward(const struct mdl_fast *f, const struct mdl_small *small,
                                   struct mdl_small_room *room, int n_groups, int causal,
                                   const struct mdl_kept *kept, mdl_real *Y)
@@ -290,8 +294,8 @@ MDL_STATIC void mdl_small_remix(const struct mdl_small_group *s, int d_h, mdl_re
         mdl_small_mix(s->L, s->h, d_h, s->A, 0, s->V, 4 * s->d, N, s->d);
 }
 
-/* Backward of the same sequences, the room filled as for forward, from dY [n, d]: adds to sums; the gradients of
- * the contexts are in room->dctx [n_groups, d_c]. */
+/* Backward of the same sequences, the room filled as for forward, from dY [n, d]: adds to sums; the
+ * gradients of the contexts are in room->dctx [n_groups, d_c]. */
 MDL_STATIC void mdl_small_backward(const struct mdl_fast *f, const struct mdl_small *small,
                                    struct mdl_small_room *room, int n_groups, int causal,
                                    const struct mdl_kept *kept, const mdl_real *dY,
@@ -328,7 +332,8 @@ MDL_STATIC void mdl_small_backward(const struct mdl_fast *f, const struct mdl_sm
                      sums->pair + (size_t)room->pair[i] * 4 * d);
 }
 
-/* From a small CAM's sums to the gradients of its tensors and its tokens'. room: [2, R_ or d_c, 4d]. */
+/* From a small CAM's sums to the gradients of its tensors and its tokens'. room: [2, R_ or d_c,
+ * 4d]. */
 MDL_STATIC void mdl_small_finish(const struct mdl_fast *f, const struct mdl_small *small,
                                  const struct mdl_small_sums *sums, mdl_real *room,
                                  struct mdl_cam_weights *dw, struct mdl_token_weights *dtoken)

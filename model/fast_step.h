@@ -1,5 +1,5 @@
-/* One training step on the fast path: the three phases (fast_plan.h) and what stands around them. Included once
- * per level; the level's one entry is mdl_fast_step.
+/* One training step on the fast path: the three phases (fast_plan.h) and what stands around them.
+ * Included once per level; the level's one entry is mdl_fast_step.
  */
 #ifndef MODEL_FAST_STEP_H
 #define MODEL_FAST_STEP_H
@@ -323,7 +323,8 @@ MDL_STATIC void mdl_phase_b_forward(void *context, int slice, int thread)
     mdl_phase_b_slice(context, slice, thread, 0);
 }
 
-/* All slices' sums into the first's, in order, and from there the gradients of the named tensors. */
+/* All slices' sums into the first's, in order, and from there the gradients of the named tensors.
+ * */
 MDL_STATIC void mdl_finish(struct mdl_fast *f, struct mdl_grads *grads)
 {
     const struct mdl_batch *b = f->batch;

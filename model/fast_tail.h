@@ -1,12 +1,13 @@
-/* The parts that all three CAMs share in the fast path: what the context contributes, and everything behind the
- * attention.
+/* The parts that all three CAMs share in the fast path: what the context contributes, and
+ * everything behind the attention.
  *
- *     context   [c W_c | c W_c W_q / sqrt(d_h) | h softmax(c W_g + b_g)] of every context, one product
+ *     context   [c W_c | c W_c W_q / sqrt(d_h) | h softmax(c W_g + b_g)], one product
  *     tail      S1 = U + O  ->  R = LayerNorm(S1 + b_o)  ->  F = relu(R W_1 + b_1)
  *                           ->  Y = LayerNorm(R + F W_2 + b_2)
  *
- * Each has a prepare (once per step), a forward, a backward that adds to a slice's sums, and a finish that turns the
- * sums into gradients of the named tensors. Included once per level. Threads: any, on rooms of their own.
+ * Each has a prepare (once per step), a forward, a backward that adds to a slice's sums, and a
+ * finish that turns the sums into gradients of the named tensors. Included once per level. Threads:
+ * any, on rooms of their own.
  */
 #ifndef MODEL_FAST_TAIL_H
 #define MODEL_FAST_TAIL_H
@@ -68,7 +69,8 @@ MDL_STATIC void mdl_context_forward(int n, int d, int h, const struct mdl_contex
     }
 }
 
-/* From dcc [n, wc], whose gates are gradients of g: adds to sums, writes dctx [n, d_c]. dcc's padding is zero. */
+/* From dcc [n, wc], whose gates are gradients of g: adds to sums, writes dctx [n, d_c]. dcc's
+ * padding is zero. */
 MDL_STATIC void mdl_context_backward(int n, int d, int h, const struct mdl_context *context,
                                      const mdl_real *ctx, const mdl_real *cc, mdl_real *dcc,
                                      struct mdl_context_sums *sums, mdl_real *dctx)
@@ -87,7 +89,8 @@ MDL_STATIC void mdl_context_backward(int n, int d, int h, const struct mdl_conte
     mdl_mul(n, d_c, wc, dcc, wc, 1, context->WT, d_c, NULL, 0, dctx, d_c);
 }
 
-/* Adds the context's sums to dw; dW_q [d, d] += what they say about W_q / sqrt(d_h). room: [d_c * d]. */
+/* Adds the context's sums to dw; dW_q [d, d] += what they say about W_q / sqrt(d_h). room: [d_c *
+ * d]. */
 MDL_STATIC void mdl_context_finish(int d, int h, const struct mdl_context *context,
                                    const struct mdl_context_sums *sums,
                                    const struct mdl_cam_weights *w, const mdl_real *W_qkv,
@@ -126,8 +129,8 @@ MDL_STATIC void mdl_tail_forward(int n, int d, const struct mdl_cam_weights *w, 
     mdl_norm_rows(n, d, R, d, w->b_2, w->ln2_w, w->ln2_b, kept->norm2, kept->inv2, Y);
 }
 
-/* From dY (rows ldy apart; 0: one row for all) to D = dS1 (rows ldd apart); adds to sums. R [n, d], dF [n, 2d]:
- * room. */
+/* From dY (rows ldy apart; 0: one row for all) to D = dS1 (rows ldd apart); adds to sums. R [n, d],
+ * dF [n, 2d]: room. */
 MDL_STATIC void mdl_tail_backward(int n, int d, const struct mdl_tail *tail, const mdl_real *dY,
                                   ptrdiff_t ldy, const struct mdl_kept *kept, mdl_real *R,
                                   mdl_real *dF, mdl_real *D, ptrdiff_t ldd,

@@ -1,5 +1,5 @@
-/* Greedy generation, section 5.2: the most probable class is fed back with its time; after the first padding
- * the model is still asked to the end, as P(a) is the maximum over all positions.
+/* Greedy generation, section 5.2: the most probable class is fed back with its time; after the
+ * first padding the model is still asked to the end, as P(a) is the maximum over all positions.
  */
 #include "model/greedy.h"
 

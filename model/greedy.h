@@ -1,4 +1,5 @@
-/* The bookkeeping of greedy reading: what the model says at each position becomes P, T and a sequence.
+/* The bookkeeping of greedy reading: what the model says at each position becomes P, T and a
+ * sequence.
  *
  * Used by the reference and by the fast reading alike; no model inside. Threads: owner.
  */

@@ -1,8 +1,9 @@
 /* The hot code, compiled once per level of the machine and chosen at run time.
  *
- * level_base.c runs on any processor of the architecture (SSE2 on x86-64, NEON on arm64), level_v3.c needs
- * AVX2 and FMA, level_v4.c AVX-512. Results differ between levels by rounding, so a job that must be bit-identical
- * across machines runs on machines of one level. Private to the folder. Threads: any.
+ * level_base.c runs on any processor of the architecture (SSE2 on x86-64, NEON on arm64),
+ * level_v3.c needs AVX2 and FMA, level_v4.c AVX-512. Results differ between levels by rounding, so
+ * a job that must be bit-identical across machines runs on machines of one level. Private to the
+ * folder. Threads: any.
  */
 #ifndef MODEL_LEVEL_H
 #define MODEL_LEVEL_H

@@ -1,12 +1,13 @@
 /* Metrics that are added to one prediction at a time and merged over ranks.
  *
- * While they are few, predictions are kept as they are, so AUC and GAUC are exact. At the limit an action's
- * predictions turn into two histograms (positives, negatives); the pairs that share a bin are then counted as ties,
- * so AUC is off by at most half of them, and that bound is reported. Bins are even in the square root of p: rare
- * actions have small p, and there the bins are fine.
+ * While they are few, predictions are kept as they are, so AUC and GAUC are exact. At the limit an
+ * action's predictions turn into two histograms (positives, negatives); the pairs that share a bin
+ * are then counted as ties, so AUC is off by at most half of them, and that bound is reported. Bins
+ * are even in the square root of p: rare actions have small p, and there the bins are fine.
  *
- * Encoded, little-endian: "MDLM", u32 version 1, u32 actions, then for each action: u8 exact, 7 zero bytes, u64
- * n, n_positive, n_times, f64 loss, p, error; exact: n users u64, n scores f32, n labels u8; else 2 x 2^20 u64.
+ * Encoded, little-endian: "MDLM", u32 version 1, u32 actions, then for each action: u8 exact, 7
+ * zero bytes, u64 n, n_positive, n_times, f64 loss, p, error; exact: n users u64, n scores f32, n
+ * labels u8; else 2 x 2^20 u64.
  */
 #include "model/metrics.h"
 

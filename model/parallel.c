@@ -1,4 +1,5 @@
-/* A counter that hands out tasks. Which thread gets which task is chance; what a task does is not. */
+/* A counter that hands out tasks. Which thread gets which task is chance; what a task does is not.
+ * */
 #include "model/parallel.h"
 
 #include "model/config.h"

@@ -1,7 +1,9 @@
-/* One table of tensors, from which everything else follows: count, offsets, names, views, initial values.
+/* One table of tensors, from which everything else follows: count, offsets, names, views, initial
+ * values.
  *
- * A row of the table is a member of struct mdl_weights, spelt as it is named outside ("cam_act.W_x"), with
- * its shape as two small formulas over the configuration. The order of the rows is the order in memory.
+ * A row of the table is a member of struct mdl_weights, spelt as it is named outside
+ * ("cam_act.W_x"), with its shape as two small formulas over the configuration. The order of the
+ * rows is the order in memory.
  */
 #include "model/params.h"
 
@@ -168,7 +170,8 @@ static int is_map(const char *name)
     return strncmp(leaf(name), "W_", 2) == 0 || strcmp(leaf(name), "w_t2") == 0;
 }
 
-/* How far from 0 tensor i starts: uniform in +-range. W_g stays 0 so that all heads start with weight 1. */
+/* How far from 0 tensor i starts: uniform in +-range. W_g stays 0 so that all heads start with
+ * weight 1. */
 static double init_range(const struct mdl_tensor *tensor)
 {
     const char *name = leaf(tensor->name);
@@ -195,7 +198,8 @@ void mdl_params_init(const struct mdl_config *config, uint64_t seed, mdl_real *p
         double range = init_range(&tensor);
         if (range == 0)
             continue;
-        /* drawn by the tensor's name and the place in it, so that another tensor's size moves nothing */
+        /* drawn by the tensor's name and the place in it, so that another tensor's size moves
+         * nothing */
         uint64_t state = clu_mix(seed + clu_hash_bytes(tensor.name, strlen(tensor.name)));
         for (size_t k = 0; k < n; k++) {
             uint64_t bits = clu_mix(state + (k + 1) * 0x9e3779b97f4a7c15u);

@@ -2,8 +2,8 @@
  *
  *     F_context = [F_u, F_target, Vec_hist]       Y = CAM_gen(tokens 1..M-1, F_context), causal
  *
- * The target's tokens are padded here, and only here: positions past the sample's m hold class 0 and time 0, are
- * fed with their P[i], and are predicted as class 0.
+ * The target's tokens are padded here, and only here: positions past the sample's m hold class 0
+ * and time 0, are fed with their P[i], and are predicted as class 0.
  */
 #include "model/reference.h"
 

@@ -1,9 +1,9 @@
-/* The reference: A2Gen computed as MODEL.md reads, one equation after the other, nothing shared between
- * samples but Seq_j, no vector code. It exists to be compared with: the fast step and the fast reading are held
- * to it by tests, and it is held to central differences itself.
+/* The reference: A2Gen computed as MODEL.md reads, one equation after the other, nothing shared
+ * between samples but Seq_j, no vector code. It exists to be compared with: the fast step and the
+ * fast reading are held to it by tests, and it is held to central differences itself.
  *
- * Contracts, shapes and errors are those of mdl_a2gen_step and mdl_a2gen_read; config->threads is ignored.
- * Threads: any, one call at a time per workspace.
+ * Contracts, shapes and errors are those of mdl_a2gen_step and mdl_a2gen_read; config->threads is
+ * ignored. Threads: any, one call at a time per workspace.
  */
 #ifndef MODEL_REFERENCE_H
 #define MODEL_REFERENCE_H

@@ -6,7 +6,8 @@
  *     R = LayerNorm(U + O)                                         Y = LayerNorm(R + F W_2 + b_2)
  *     F = relu(R W_1 + b_1)
  *
- * Nothing here is clever: the maps go to BLAS, the rest are loops over rows. The fast path is held to this one.
+ * Nothing here is clever: the maps go to BLAS, the rest are loops over rows. The fast path is held
+ * to this one.
  */
 #include "model/reference_cam.h"
 

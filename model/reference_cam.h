@@ -1,9 +1,9 @@
 /* CAM, the context-aware attention module [6], written as MODEL.md states it: the reference.
  *
  * One call computes many sequences ("groups"), packed one after the other; group g owns the rows
- * offset[g]..offset[g + 1] - 1 and has one context. The same code serves the three uses: act (all attend all),
- * item (all attend all, with the recency bias) and gen (causal). Forward keeps what backward needs.
- * Threads: any, on disjoint workspaces.
+ * offset[g]..offset[g + 1] - 1 and has one context. The same code serves the three uses: act (all
+ * attend all), item (all attend all, with the recency bias) and gen (causal). Forward keeps what
+ * backward needs. Threads: any, on disjoint workspaces.
  */
 #ifndef MODEL_REFERENCE_CAM_H
 #define MODEL_REFERENCE_CAM_H
@@ -37,16 +37,17 @@ struct mdl_reference_cam {
     mdl_real *dg;                               /* [n_groups, h] gradient of c W_g + b_g */
 };
 
-/* Takes the arrays for at most max_groups groups of max_rows rows in all, each at most max_len long. The given
- * fields d, h, d_s, d_c, history and causal are set from the configuration by the caller before forward. */
+/* Takes the arrays for at most max_groups groups of max_rows rows in all, each at most max_len
+ * long. The given fields d, h, d_s, d_c, history and causal are set from the configuration by the
+ * caller before forward. */
 void mdl_reference_cam_take(struct mdl_reference_cam *cam, struct mdl_arena *arena, int max_groups,
                             int max_rows, int max_len);
 
 /* Y [n, d] and everything kept, from S and ctx. */
 void mdl_reference_cam_forward(struct mdl_reference_cam *cam, const struct mdl_cam_weights *w);
 
-/* From dY [n, d]: adds the weights' gradients to dw, writes dS [n, d_s] and dctx [n_groups, d_c]. Follows a
- * forward on the same struct. */
+/* From dY [n, d]: adds the weights' gradients to dw, writes dS [n, d_s] and dctx [n_groups, d_c].
+ * Follows a forward on the same struct. */
 void mdl_reference_cam_backward(struct mdl_reference_cam *cam, const struct mdl_cam_weights *w,
                                 const mdl_real *dY, struct mdl_cam_weights *dw, mdl_real *dS,
                                 mdl_real *dctx);

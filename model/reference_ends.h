@@ -1,4 +1,5 @@
-/* The two ends of A2Gen, as MODEL.md states them: token embedding, and the decision layer with its losses.
+/* The two ends of A2Gen, as MODEL.md states them: token embedding, and the decision layer with its
+ * losses.
  *
  * Part of the reference; works on packed rows. Threads: any, on disjoint buffers.
  */
@@ -59,8 +60,8 @@ void mdl_reference_decision_backward(struct mdl_reference_decision *decision,
 
 /* The losses of one sample's M - 1 predictions, and their gradients times scale, which is 1/B.
  * m: the sample's true tokens, start included; action, time [m]; P [M - 1, C], That [M - 1].
- * Adds the unscaled sums to losses[3] (cls, reg, order); writes dlogits [M - 1, C] and dThat [M - 1]. Source:
- * [14-17]. */
+ * Adds the unscaled sums to losses[3] (cls, reg, order); writes dlogits [M - 1, C] and dThat [M -
+ * 1]. Source: [14-17]. */
 void mdl_sample_losses(const struct mdl_config *config, int m, const uint8_t *action,
                        const float *time, const mdl_real *P, const mdl_real *That, double scale,
                        double losses[3], mdl_real *dlogits, mdl_real *dThat);

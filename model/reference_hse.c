@@ -1,5 +1,5 @@
-/* The history encoder of the reference. A seq is encoded once (a seq is by definition a distinct thing); the
- * item dimension is computed sample by sample from Z, nothing shared.
+/* The history encoder of the reference. A seq is encoded once (a seq is by definition a distinct
+ * thing); the item dimension is computed sample by sample from Z, nothing shared.
  */
 #include "model/reference_hse.h"
 

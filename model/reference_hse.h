@@ -1,6 +1,7 @@
 /* HSE, the hierarchical sequence encoder [7, 8], of the reference: from a batch to Vec_hist.
  *
- *     tokens of seq j, c = F_xj --CAM_act--> mean = Seq_j --[Seq_j, F_xj], c = F_target--> CAM_item --> mean
+ *     tokens of seq j, c = F_xj --CAM_act--> mean = Seq_j
+ *     [Seq_j, F_xj] of all j, c = F_target --CAM_item--> mean = Vec_hist
  *
  * Threads: any, on disjoint workspaces.
  */

@@ -1,6 +1,6 @@
-/* Reading, the reference: Vec_hist of all samples at once, then one sample after the other; every question to the
- * generator feeds the whole prefix again from its first token. Nothing is cached, so there is nothing to get
- * wrong in a cache.
+/* Reading, the reference: Vec_hist of all samples at once, then one sample after the other; every
+ * question to the generator feeds the whole prefix again from its first token. Nothing is cached,
+ * so there is nothing to get wrong in a cache.
  */
 #include "model/reference.h"
 
@@ -56,7 +56,8 @@ size_t mdl_reference_read_workspace_bytes(const struct mdl_config *config,
     return arena.used;
 }
 
-/* what follows each of n prefixes of length tokens, filled into r->tokens: decision.P, decision.That */
+/* what follows each of n prefixes of length tokens, filled into r->tokens: decision.P,
+ * decision.That */
 static void ask(struct reader *r, int n, int length)
 {
     r->tokens.n = n * length;

@@ -1,10 +1,10 @@
 /* Vector code that one compiler turns into SSE, AVX2, AVX-512 or NEON.
  *
- * Vectors are GCC's, as wide as a register of the level that is compiled: 64, 32 or 16 bytes. The hot code of the
- * folder lies in the headers fast_*.h, all of its functions static; level_base.c, level_v3.c and level_v4.c
- * include them, each compiled for one level of x86, and level.h chooses at run time. (target_clones would not
- * do: GCC lowers the vectors of inlined helpers before it inlines them.)
- * Private to the folder. Threads: any.
+ * Vectors are GCC's, as wide as a register of the level that is compiled: 64, 32 or 16 bytes. The
+ * hot code of the folder lies in the headers fast_*.h, all of its functions static; level_base.c,
+ * level_v3.c and level_v4.c include them, each compiled for one level of x86, and level.h chooses
+ * at run time. (target_clones would not do: GCC lowers the vectors of inlined helpers before it
+ * inlines them.) Private to the folder. Threads: any.
  */
 #ifndef MODEL_SIMD_H
 #define MODEL_SIMD_H

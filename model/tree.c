@@ -1,7 +1,7 @@
-/* The tree is walked twice: down, a level at a time, while the model answers; up at the end, when every node
- * gets the probability of the kept sequences below it. Without a beam that is the node's own probability up
- * to rounding; with one, what the beam dropped is missing everywhere alike, and the root's mass is what P is
- * normalised by.
+/* The tree is walked twice: down, a level at a time, while the model answers; up at the end, when
+ * every node gets the probability of the kept sequences below it. Without a beam that is the node's
+ * own probability up to rounding; with one, what the beam dropped is missing everywhere alike, and
+ * the root's mass is what P is normalised by.
  */
 #include "model/tree.h"
 

@@ -1,12 +1,12 @@
 /* The prefix tree of exact reading: bookkeeping only, no model inside.
  *
- *     level 0: start        level 1: start a      level 2: start a b     ...     level M - 1: all M types
+ *     level 0: start     level 1: start a     level 2: start a b   ...   level M - 1: all M types
  *
- * A node is a prefix in which no action repeats; its children append each unused action, and padding ends it. The
- * model is asked, level by level, what follows every node of the level; expand() masks the used classes out,
- * renormalises and makes the next level, in the order of parents, then actions. Up to MDL_TREE_EXACT actions
- * no node is left out; above, only the MDL_READ_BEAM most probable of a level go on.
- * Threads: owner. Memory: an arena's.
+ * A node is a prefix in which no action repeats; its children append each unused action, and
+ * padding ends it. The model is asked, level by level, what follows every node of the level;
+ * expand() masks the used classes out, renormalises and makes the next level, in the order of
+ * parents, then actions. Up to MDL_TREE_EXACT actions no node is left out; above, only the
+ * MDL_READ_BEAM most probable of a level go on. Threads: owner. Memory: an arena's.
  */
 #ifndef MODEL_TREE_H
 #define MODEL_TREE_H
@@ -42,8 +42,8 @@ void mdl_tree_take(struct mdl_tree *tree, struct mdl_arena *arena, int n_actions
 /* Makes level 0: the start token at time 0. */
 void mdl_tree_start(struct mdl_tree *tree);
 
-/* Makes the next level from the model's answers for the last one: P [nodes, C], That [nodes]. To be called
- * M - 1 times in all. */
+/* Makes the next level from the model's answers for the last one: P [nodes, C], That [nodes]. To be
+ * called M - 1 times in all. */
 void mdl_tree_expand(struct mdl_tree *tree, const mdl_real *P, const mdl_real *That);
 
 /* Writes sample i of the reading from a finished tree. */

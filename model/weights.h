@@ -1,5 +1,5 @@
-/* The flat parameter vector seen by name: pointers into it, in MODEL.md's symbols. The same view serves the
- * parameters (then only read) and their gradients. Threads: any.
+/* The flat parameter vector seen by name: pointers into it, in MODEL.md's symbols. The same view
+ * serves the parameters (then only read) and their gradients. Threads: any.
  */
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
@@ -41,8 +41,8 @@ struct mdl_weights {
     struct mdl_decision_weights decision;
 };
 
-/* Points every member of the view into flat [mdl_n_params]. Parameters come in as const and are not written
- * through a view by anyone. */
+/* Points every member of the view into flat [mdl_n_params]. Parameters come in as const and are not
+ * written through a view by anyone. */
 void mdl_weights_view(const struct mdl_config *config, const mdl_real *flat,
                       struct mdl_weights *view_p);
 

@@ -1,9 +1,10 @@
-/* How fast candidates are scored: 100 candidates for one user with a full history of 100, one thread.
+/* How fast candidates are scored: 100 candidates for one user with a full history of 100, one
+ * thread.
  *
  *     bench_decode [--tiny] [--candidates N]
  *
- *     decode_greedy, decode_exact    candidates/s; the baseline is the reference of the same mode, which shares
- *                                    nothing and keeps nothing
+ *     decode_greedy, decode_exact    candidates/s; the baseline is the reference of the same mode,
+ *                                    which shares nothing and keeps nothing
  *     decode_exact_cost              time of exact over time of greedy, M = 6: at most 4
  *
  * One JSON line a figure: name, value, unit, baseline, ratio, min, max; medians of 7 rounds,

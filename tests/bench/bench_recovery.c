@@ -1,6 +1,6 @@
-/* How long a job stands still when something dies: real jobs, each role killed in turn, from the kill to the
- * first step that was not done before it. The baseline is the start of the same job: from `sluice train` to its
- * first step.
+/* How long a job stands still when something dies: real jobs, each role killed in turn, from the
+ * kill to the first step that was not done before it. The baseline is the start of the same job:
+ * from `sluice train` to its first step.
  *
  *     bench_recovery [--tiny] [rows in thousands, default 200]
  */
@@ -33,7 +33,8 @@ static int open_job(struct driver *d)
     return driver_open(d, text);
 }
 
-/* The highest step in metrics.jsonl and when it was reported (wall clock, ms); 0 when there is none. */
+/* The highest step in metrics.jsonl and when it was reported (wall clock, ms); 0 when there is
+ * none. */
 static uint64_t last_step(const struct driver *d, int64_t *time_ms_p)
 {
     char path[700], line[16384];

@@ -1,5 +1,5 @@
-/* What snapshots cost: the rate of a job that takes one after another against the same job without, the longest
- * interval because of one, and how fast they are written beside dd to the same disk.
+/* What snapshots cost: the rate of a job that takes one after another against the same job without,
+ * the longest interval because of one, and how fast they are written beside dd to the same disk.
  *
  *     bench_snapshot [--tiny] [rows in thousands, default 200]
  */

@@ -1,4 +1,5 @@
-/* How fast a training step is: samples a second, as a share of what the core can do, and beside PyTorch.
+/* How fast a training step is: samples a second, as a share of what the core can do, and beside
+ * PyTorch.
  *
  *     bench_train [--tiny] [--samples N] [--data DIR] [--against pytorch]
  *
@@ -7,12 +8,13 @@
  *     train_shared       8 samples a user
  *     train_unshared     1 sample a user: nothing to share
  *     train_data         batches of a prepared data set as they are (--data)
- *     train_flop_share   products of the unshared step, FLOP/s, beside sgemm 1024^3 of OpenBLAS on the same core
+ *     train_flop_share   FLOP/s of the unshared step beside OpenBLAS's sgemm 1024^3
  *     train_module_*     share of the time of a step
  *
- * One JSON line a figure: name, value, unit, baseline, ratio, min, max; medians of 7 rounds, in each of which both
- * sides of the ratio are measured, in processor time (the machine may have other things to do). FLOPs are those of the matrix products that are executed, two a
- * multiplication; what the equations of MODEL.md would take without sharing is more.
+ * One JSON line a figure: name, value, unit, baseline, ratio, min, max; medians of 7 rounds, in
+ * each of which both sides of the ratio are measured, in processor time (the machine may have other
+ * things to do). FLOPs are those of the matrix products that are executed, two a multiplication;
+ * what the equations of MODEL.md would take without sharing is more.
  */
 #include "model/a2gen.h"
 #include "model/level.h"
@@ -142,7 +144,8 @@ static double sgemm_rate(int n)
     return 2e-9 * (double)n * n * n / best;
 }
 
-/* multiplications of the products of a small CAM's rows (forward and backward) of which the group has L */
+/* multiplications of the products of a small CAM's rows (forward and backward) of which the group
+ * has L */
 static double row_products(double d, double L)
 {
     double forward = 36 * d + 5 * d * d + 2 * L * d;
@@ -210,7 +213,8 @@ static double json_number(const char *line, const char *key)
     return at ? strtod(at + strlen(quoted), NULL) : -1;
 }
 
-/* Runs the PyTorch script on a dumped batch; 0 and its line, or -1 where PyTorch is not installed. */
+/* Runs the PyTorch script on a dumped batch; 0 and its line, or -1 where PyTorch is not installed.
+ * */
 static int run_pytorch(const char *dir, const char *variant, char *line, size_t size)
 {
     static const char *const pythons[] = {"python3", "/usr/bin/python3"};
@@ -238,7 +242,8 @@ static void remove_dump(const char *dir)
         fprintf(stderr, "bench_train: could not remove %s\n", dir);
 }
 
-/* Ours beside PyTorch's on the same batch and weights, a round of each in turn; exits when losses differ. */
+/* Ours beside PyTorch's on the same batch and weights, a round of each in turn; exits when losses
+ * differ. */
 static void bench_pytorch(const struct bench_batch *batch, const char *which)
 {
     char dir[] = "/tmp/bench_train.XXXXXX", line[4096], name[96];

@@ -1,4 +1,5 @@
-/* A batch of a real data set for bench_train, read, gathered and copied once, so that only the step is timed. */
+/* A batch of a real data set for bench_train, read, gathered and copied once, so that only the step
+ * is timed. */
 #include "tests/bench/bench_train_batch.h"
 
 #include "cluster/hash.h"

@@ -1,7 +1,7 @@
 /* Random, well-formed batches for the tests of the model: every array owned by one struct.
  *
- * Histories may be empty, seqs are shared between samples and users, some hold the start alone, and several
- * samples of a user stand side by side.
+ * Histories may be empty, seqs are shared between samples and users, some hold the start alone, and
+ * several samples of a user stand side by side.
  */
 #ifndef TESTS_MODEL_RANDOM_BATCH_H
 #define TESTS_MODEL_RANDOM_BATCH_H

@@ -1,7 +1,9 @@
-/* The fast path against the reference, on every level this machine runs, and against itself on threads.
+/* The fast path against the reference, on every level this machine runs, and against itself on
+ * threads.
  *
- * Gradients are compared tensor by tensor: the length of the difference over the length of the reference's. In
- * float to 1e-5; test_a2gen_double.c compiles this file again, with the model in double, where 1e-9 holds.
+ * Gradients are compared tensor by tensor: the length of the difference over the length of the
+ * reference's. In float to 1e-5; test_a2gen_double.c compiles this file again, with the model in
+ * double, where 1e-9 holds.
  */
 #include "cluster/status.h"
 #include "model/a2gen.h"
@@ -167,9 +169,9 @@ static int levels_off(uint64_t *state_p)
     return n_off;
 }
 
-/* A relu whose input is zero to rounding (one in some million) may open on one side and stay shut on the other, and
- * the gradient jumps. So in float four rounds in which a level is off are let pass, in double none; a fault would
- * show in all. */
+/* A relu whose input is zero to rounding (one in some million) may open on one side and stay shut
+ * on the other, and the gradient jumps. So in float four rounds in which a level is off are let
+ * pass, in double none; a fault would show in all. */
 static void test_every_level_agrees_with_the_reference(void)
 {
     uint64_t state = suite_seed();

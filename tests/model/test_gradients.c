@@ -1,8 +1,9 @@
 /* Every parameter's and every input embedding's gradient against central differences, in double.
  *
- * Two quantities are not smooth everywhere: relu, and the order loss where two times are equal. With a step of
- * 1e-6 a difference straddles such a point once in a very long while; then the one-sided slopes disagree with
- * each other, and the entry is passed over (and counted: it must stay rare).
+ * Two quantities are not smooth everywhere: relu, and the order loss where two times are equal.
+ * With a step of 1e-6 a difference straddles such a point once in a very long while; then the
+ * one-sided slopes disagree with each other, and the entry is passed over (and counted: it must
+ * stay rare).
  */
 #include "model/a2gen.h"
 #include "model/params.h"

@@ -1,5 +1,6 @@
-/* The vector code under the fast path, at the level this file is compiled for: the product against three loops, exp
- * against libm, and the rows against their definitions. test_kernels_v3.c and _v4.c compile it again.
+/* The vector code under the fast path, at the level this file is compiled for: the product against
+ * three loops, exp against libm, and the rows against their definitions. test_kernels_v3.c and
+ * _v4.c compile it again.
  */
 #include "model/fast_kernel.h"
 #include "model/fast_rows.h"

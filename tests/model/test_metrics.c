@@ -59,7 +59,8 @@ static void test_auc_is_the_share_of_ordered_pairs(void)
 
 static void test_gauc_weights_users_by_their_samples(void)
 {
-    /* user 7: AUC 1 over 2 samples; user 8: 0 over 3 (its positive is last); user 9 has no negative */
+    /* user 7: AUC 1 over 2 samples; user 8: 0 over 3 (its positive is last); user 9 has no negative
+     * */
     const uint64_t user[] = {7, 8, 7, 8, 8, 9};
     const float score[] = {0.9f, 0.1f, 0.2f, 0.5f, 0.6f, 0.3f};
     const uint8_t label[] = {1, 1, 0, 0, 0, 1};

@@ -98,8 +98,9 @@ static void test_decay_is_for_maps_alone(void)
 }
 
 /* Step 1, g = 2: m = 0.2, v = 0.004; corrected 2 and 4; x = 1 - 0.1 * 2 / (2 + 1e-8) = 0.9.
- * Step 2, g = -1: m = 0.08, v = 0.004996; corrected 0.08 / 0.19 = 0.4210526, 0.004996 / 0.001999 = 2.4992496;
- * x = 0.9 - 0.1 * 0.4210526 / 1.5808996 = 0.8733663. With decay 0.5 at x = 1: 1 - 0.1 - 0.1 * 0.5 * 1 = 0.85. */
+ * Step 2, g = -1: m = 0.08, v = 0.004996; corrected 0.08 / 0.19 = 0.4210526, 0.004996 / 0.001999 =
+ * 2.4992496; x = 0.9 - 0.1 * 0.4210526 / 1.5808996 = 0.8733663. With decay 0.5 at x = 1: 1 - 0.1 -
+ * 0.1 * 0.5 * 1 = 0.85. */
 static void test_adam_steps_as_on_paper(void)
 {
     struct mdl_adam adam = mdl_adam_default();

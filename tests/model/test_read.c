@@ -1,8 +1,8 @@
 /* Reading: the fast path against the reference, against enumeration on paper, and against itself.
  *
- * Generated times are fed back through sin(8 pi T), which magnifies rounding up to 25 times a step. So in float only
- * the first step (M = 2) is compared closely; test_read_double.c compiles this file again, with the model in
- * double, and compares all of it closely.
+ * Generated times are fed back through sin(8 pi T), which magnifies rounding up to 25 times a step.
+ * So in float only the first step (M = 2) is compared closely; test_read_double.c compiles this
+ * file again, with the model in double, and compares all of it closely.
  */
 #include "cluster/status.h"
 #include "model/a2gen.h"
@@ -200,8 +200,9 @@ static void test_threads_change_no_bit(void)
     random_batch_fini(&batch);
 }
 
-/* M = 3. After start: padding 1/10, start 5/10 (masked), 2 with 3/10, 3 with 1/10; so 1/5, 3/5, 1/5.
- * After start 2 (time 0.5): padding 1/4, 3 with 1/4; so 1/2, 1/2. After start 3: padding 0, 2 with 1: always 2.
+/* M = 3. After start: padding 1/10, start 5/10 (masked), 2 with 3/10, 3 with 1/10; so 1/5, 3/5,
+ * 1/5. After start 2 (time 0.5): padding 1/4, 3 with 1/4; so 1/2, 1/2. After start 3: padding 0, 2
+ * with 1: always 2.
  *
  *     sequences: start 1/5; start 2: 3/10; start 2 3: 3/10; start 3: 0; start 3 2: 1/5
  *     P(2) = 3/10 + 3/10 + 1/5 = 4/5, P(3) = 3/10 + 1/5 = 1/2
@@ -243,7 +244,8 @@ static void test_the_tree_adds_sequences_up_as_on_paper(void)
 }
 
 /* Answers 0.2 0.1 0.7 at T 0.5, then 0.6 0.1 0.3 at T 1: takes 2, then padding.
- * P(2) = 0.7; T(2) = (0.7 * 0.5 + 0.3 * 1) / (0.7 + 0.3) = 0.65, and literally the same as the sum is 1. */
+ * P(2) = 0.7; T(2) = (0.7 * 0.5 + 0.3 * 1) / (0.7 + 0.3) = 0.65, and literally the same as the sum
+ * is 1. */
 static void test_greedy_takes_the_maximum_over_positions(void)
 {
     struct mdl_greedy greedy;

@@ -1,8 +1,8 @@
 /* The reference against values worked out on paper, from MODEL.md alone.
  *
- * Widths are 2, so a LayerNorm of (a, b) is (s, -s) with s = t / sqrt(t^2 + 1e-5), t = (a - b) / 2: plus or minus 1
- * to five digits wherever |t| is half or more. That keeps the paper short; the attention, which such a norm
- * would hide, is looked at on its own.
+ * Widths are 2, so a LayerNorm of (a, b) is (s, -s) with s = t / sqrt(t^2 + 1e-5), t = (a - b) / 2:
+ * plus or minus 1 to five digits wherever |t| is half or more. That keeps the paper short; the
+ * attention, which such a norm would hide, is looked at on its own.
  */
 #include "model/params.h"
 #include "model/reference.h"
@@ -40,7 +40,8 @@ static void test_phi_is_the_time_then_sines_then_cosines(void)
  *     W_k = diag(0, 1)                K = (0, -1), (0, 1)
  *     Rho = head 1: 0 latest, ln 3 one older; head 2: 0, 0
  *     head 1: scores are rho alone: A = (3/4, 1/4) for both queries
- *     head 2: query 1: scores -(ln 2 - 1), ln 2 - 1, so A_11 = 1 / (1 + e^(2 ln 2 - 2)) = 1 / (1 + 4 e^-2) = 0.648786
+ *     head 2: query 1: scores -(ln 2 - 1), ln 2 - 1, so
+ *             A_11 = 1 / (1 + e^(2 ln 2 - 2)) = 1 / (1 + 4 e^-2) = 0.648786
  *             query 2: A_21 = 1 / (1 + e^(2 ln 2 + 2)) = 1 / (1 + 4 e^2) = 0.0327266
  *     W_v = I, b_v = (0, 1)           V = (1, 0), (3, 2)
  *     head 1: N = 3/4 * 1 + 1/4 * 3 = 1.5 for both; head 2: N = 2 A_i2 = 0.702428, 1.934547
@@ -88,7 +89,7 @@ static void test_attention_of_two_items_is_as_on_paper(void)
  *     That = 0.75, 0.5, 9                    L_reg = ((1/4)^2 + (1/2)^2) / 2 = 0.15625
  *     0.75 > 0.5, the third is not valid     L_order = (1/4)^2 = 0.0625
  *     alpha 1, beta 2, gamma 3, 1/B = 1/10:  dThat_1 = (2 * 2 * 0.25 / 2 + 3 * 2 * 0.25) / 10 = 0.2
- *                                            dThat_2 = (-2 * 2 * 0.5 / 2 - 3 * 2 * 0.25) / 10 = -0.25
+ *                                 dThat_2 = (-2 * 2 * 0.5 / 2 - 3 * 2 * 0.25) / 10 = -0.25
  *     dlogits of the truth (P - 1) / 10, of others P / 10
  */
 static void test_losses_of_one_sample_are_as_on_paper(void)
@@ -125,11 +126,12 @@ static void set(const struct mdl_config *c, mdl_real *params, const char *name, 
 #define SET(name, ...)                                                                             \
     set(&c, params, name, sizeof((double[]){__VA_ARGS__}) / sizeof(double), (double[]){__VA_ARGS__})
 
-/* M = 2, d = 2, h = 2, H = 2, |F_u| = |F_x| = 1. All parameters 0 but LayerNorm weights (1) and those set below.
+/* M = 2, d = 2, h = 2, H = 2, |F_u| = |F_x| = 1. All parameters 0 but LayerNorm weights (1) and
+ * those set below.
  *
- *     history: item A (F = 2), then item B (F = 0), of both the start alone; target item F = 1, user F = 1
+ *     history: item A (F = 2), then item B (F = 0), of both the start alone; target F = 1, user F = 1
  *     token_hist  E[1] = (1, 0), P[0] = (0.5, 0)           tok = (1.5, 0)
- *     cam_act     W_x = I, W_c = (0.25, 0)                 X = (1.5, 0), U_A = (2, 0), U_B = (1.5, 0)
+ *     cam_act     W_x = I, W_c = (0.25, 0)                 X = (1.5, 0); U = (2, 0), (1.5, 0)
  *                 W_v = I, b_v = (0, 1), g = (1.5, 0.5)    V = (1.5, 1), G = (2.25, 0.5)
  *                 W_o = I, b_o = (0, 0.25)                 U + O = (4.25, 0.75), (3.75, 0.75)
  *                 ln1 w (1, 2), b (0, 1)                   R = (1, -1) both
@@ -139,7 +141,7 @@ static void set(const struct mdl_config *c, mdl_real *params, const char *name, 
  *     cam_item    W_x = (1, 0; 0, 1; 0, 0.25)              X_A = (1.5, -0.5), X_B = (1.5, -1)
  *                 ln2 w (2, 1), b (0, 0.5)                 Y = (2, -0.5) both = Vec_hist
  *     cam_gen     E[1] = (0, 1), W_x = I                   X = (0, 1)
- *                 W_c = (1, 0; 0, 1; 0.5, 0; 0, 2)         c = (1, 1, 2, -0.5), c W_c = (2, 0), U = (2, 1)
+ *                 W_c = (1, 0; 0, 1; 0.5, 0; 0, 2)         c = (1, 1, 2, -0.5), U = (2, 0) + X
  *                                                          Y = (1, -1)
  *     decision    W_c1 = I, b_c1 = (1, 3)                  (2, 2)
  *                 W_c2[0][2] = ln 2 / 2                    logits (0, 0, ln 2), P = (1/4, 1/4, 1/2)
@@ -221,7 +223,8 @@ static void test_a_tiny_model_is_as_on_paper(void)
     CU_ASSERT_DOUBLE_EQUAL(losses.order, 0, 0);
     CU_ASSERT_DOUBLE_EQUAL(losses.total, LN2 + 0.015625, 2e-4);
     free(workspace);
-    /* read: P(2) = 1/2 greedily; exactly, start is masked: (1/2) / (1/4 + 1/2) = 2/3, at time 0.375 */
+    /* read: P(2) = 1/2 greedily; exactly, start is masked: (1/2) / (1/4 + 1/2) = 2/3, at time 0.375
+     * */
     workspace = aligned_alloc(64, mdl_reference_read_workspace_bytes(&c, &b, MDL_READ_EXACT));
     mdl_real p[3], t[3];
     struct mdl_reading reading = {.p = p, .time = t};
