@@ -112,9 +112,9 @@ int emb_shard_snapshot_begin(struct emb_shard *shard, enum emb_snapshot_kind kin
                              const char *path);
 
 /* Works on the running snapshot for about budget_us microseconds and returns; pulls, pushes, ticks
- * and commits go on between calls. AGAIN: not done yet (call on, every few ms at most); OK: the file
- * is whole and on disk, *result_p is filled. Another status: it failed, the file is removed, the
- * shard is as it was; FULL also when the environment grew by more than 1 GiB and half its size
+ * and commits go on between calls. AGAIN: not done yet (call on, every few ms at most); OK: the
+ * file is whole and on disk, *result_p is filled. Another status: it failed, the file is removed,
+ * the shard is as it was; FULL also when the environment grew by more than 1 GiB and half its size
  * meanwhile. */
 int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,
                                struct emb_snapshot_result *result_p);
