@@ -129,7 +129,7 @@ static void set(const struct mdl_config *c, mdl_real *params, const char *name, 
 /* M = 2, d = 2, h = 2, H = 2, |F_u| = |F_x| = 1. All parameters 0 but LayerNorm weights (1) and
  * those set below.
  *
- *     history: item A (F = 2), then item B (F = 0), of both the start alone; target F = 1, user F = 1
+ *     history: item A (F = 2), then item B (F = 0), both the start alone; target F = 1, user F = 1
  *     token_hist  E[1] = (1, 0), P[0] = (0.5, 0)           tok = (1.5, 0)
  *     cam_act     W_x = I, W_c = (0.25, 0)                 X = (1.5, 0); U = (2, 0), (1.5, 0)
  *                 W_v = I, b_v = (0, 1), g = (1.5, 0.5)    V = (1.5, 1), G = (2.25, 0.5)
