@@ -95,9 +95,8 @@ enum clu_report_kind {
     CLU_REPORT_PROGRESS,  /* rank 0, every log_every steps or second: step, n_steps, figures */
     CLU_REPORT_EVALUATED, /* rank 0: figures of an evaluation at step */
     CLU_REPORT_PART,      /* anyone: files written (and fsynced) for the snapshot of step */
-    CLU_REPORT_SNAPSHOT,  /* rank 0: every shard and rank 0 itself have written their part of step:
-                             commit.  Sent with rank 0's own files; answered by order COMMITTED. With
-                             status != 0:  it failed, drop it */
+    CLU_REPORT_SNAPSHOT,  /* rank 0: all parts of step are written: commit. Carries rank 0's own
+                             files; answered by order COMMITTED. status != 0: it failed, drop it */
     CLU_REPORT_FINISHED,  /* rank 0: the last step is done and its snapshot committed */
     CLU_REPORT_STATE,     /* anyone, now and then: figures of this process (rows, bytes, waits) */
     CLU_REPORT_MOVED,   /* server: order DRAIN of (bucket, shard) is done, or failed with status */

@@ -54,11 +54,11 @@ int clu_snapshot_folder(const char *root, uint64_t step, bool part, char folder_
 int clu_snapshot_begin(const char *root, uint64_t step, char folder_p[CLU_PATH_BYTES]);
 
 /* Commits ROOT/step-N.part as above and removes the oldest whole snapshots beyond keep (keep < 1:
- * keeps all). manifest says what is known of the job; its files[] are those with reported sums, which
- * need not be all: a reported size is checked against the disk (CORRUPT), a file not reported is read
- * and summed, a file reported and not there is CORRUPT. A snapshot of the step that is whole and of
- * the same life is not written again: CLU_OK, the .part removed; any other is replaced. Errors leave
- * the .part and every older snapshot as they were. */
+ * keeps all). manifest says what is known of the job; its files[] are those with reported sums,
+ * which need not be all: a reported size is checked against the disk (CORRUPT), a file not reported
+ * is read and summed, a file reported and not there is CORRUPT. A snapshot of the step that is
+ * whole and of the same life is not written again: CLU_OK, the .part removed; any other is
+ * replaced. Errors leave the .part and every older snapshot as they were. */
 int clu_snapshot_commit(const char *root, const struct clu_manifest *manifest, int64_t keep);
 
 /* Reads FOLDER/manifest.json. NOT_FOUND without one, CORRUPT when it cannot be read. Caller: fini.
@@ -79,8 +79,8 @@ int clu_snapshot_resolve(const char *path, char folder_p[CLU_PATH_BYTES]);
 int clu_snapshot_newest(const char *root, char folder_p[CLU_PATH_BYTES],
                         struct clu_manifest *manifest_p);
 
-/* Renames every snapshot of a later step to step-N.damaged, so that it neither counts for `keep` nor
- * is taken for the newest. For the one who resumes from step: what is later was passed over. */
+/* Renames every snapshot of a later step to step-N.damaged, so that it neither counts for `keep`
+ * nor is taken for the newest. For the one who resumes from step: what is later was passed over. */
 int clu_snapshot_set_aside(const char *root, uint64_t step);
 
 /* Removes .part folders and files of an unfinished commit. At the start of a job's life. */

@@ -10,9 +10,11 @@
  *     BROKEN -> ENDED                   tick, when nobody supervises
  *
  * Invariants, cited below:
- * (C1) A member is known by its incarnation. A message with another one changes nothing and is refused.
+ * (C1) A member is known by its incarnation. A message with another one changes nothing and is
+ * refused.
  * (C2) An order stays queued until a beat shows that it arrived; it is sent again every heartbeat.
- * (C3) Nothing waits without a deadline: gathering, restoring, workers' joining, stopping, a silent member.
+ * (C3) Nothing waits without a deadline: gathering, restoring, workers' joining, stopping, a silent
+ * member.
  * (C4) SAVE comes before the WELCOME it makes possible: a restarted scheduler knows whom it let in.
  * (C5) The job ends well only when rank 0 said FINISHED and every member left with status 0.
  */

@@ -1,15 +1,17 @@
-/* The coordinator: every decision about a job, and nothing else. A state machine that is fed messages of
- * members, requests of people, and the time; it answers with a list of actions for somebody else to carry
- * out. It has no socket, no file, no clock, no thread, so every policy is tested by calling it.
+/* The coordinator: every decision about a job, and nothing else. A state machine that is fed
+ * messages of members, requests of people, and the time; it answers with a list of actions for
+ * somebody else to carry out. It has no socket, no file, no clock, no thread, so every policy is
+ * tested by calling it.
  *
- *     GATHERING --all servers joined--> RESTORING --all READY--> RUNNING --all workers left--> STOPPING
- *         |                                 |                       |                            |
- *         '----------- a deadline, a silent member, a bad end ------+----> BROKEN        all servers left
- *                                                                            |                   |
- *         GATHERING <--recover (next generation) ----------------------------'----------->     ENDED
+ *     GATHERING -servers joined-> RESTORING -all READY-> RUNNING -workers left-> STOPPING
+ *         |                           |                     |                       |
+ *         '--- a deadline, a silent member, a bad end ------+---> BROKEN    all servers left
+ *                                                                    |              |
+ *         GATHERING <--- recover: the next generation ---------------'---------> ENDED
  *
- * A member: ABSENT -> JOINED (waits for the others) -> IN (welcomed) -> READY (a server that has restored)
- * -> LEFT; or DEAD, when it was silent for longer than dead_after_ms or left with an error.
+ * A member: ABSENT -> JOINED (waits for the others) -> IN (welcomed) -> READY (a server that has
+ * restored) -> LEFT; or DEAD, when it was silent for longer than dead_after_ms or left with an
+ * error.
  *
  * Threads: one owner. Cost: a message is O(1) but for joins, which build a map.
  */
@@ -56,9 +58,9 @@ struct schd_life {
 
 enum schd_action_kind {
     SCHD_SEND, /* message op to peer: number, status, text, welcome, order as op needs; with_map */
-    SCHD_COMMIT, /* the snapshot of step is written: commit it, then call schd_coordinator_committed */
-    SCHD_DROP, /* the snapshot of step failed: remove its .part */
-    SCHD_SAVE, /* the state that a restarted scheduler needs has changed: store it before going on */
+    SCHD_COMMIT,   /* the snapshot of step is written: commit it, call schd_coordinator_committed */
+    SCHD_DROP,     /* the snapshot of step failed: remove its .part */
+    SCHD_SAVE,     /* what a restarted scheduler needs has changed: store it before going on */
     SCHD_TELL,     /* an event for people: level (CLU_LOG_*) and text */
     SCHD_PROGRESS, /* report: a line of metrics (kind PROGRESS, EVALUATED or STATE of role, rank) */
     SCHD_END,      /* end the scheduler with status; text says how the job ended */
@@ -104,7 +106,8 @@ int schd_coordinator_snapshot(struct schd_coordinator *coordinator, int64_t now_
 /* Somebody asks the job to end: after a snapshot when it runs, at once otherwise. */
 void schd_coordinator_stop(struct schd_coordinator *coordinator, int64_t now_ms, const char *why);
 
-/* The process of a member is known to have ended (the supervisor saw it): no need to wait for silence. */
+/* The process of a member is known to have ended (the supervisor saw it): no need to wait for
+ * silence. */
 void schd_coordinator_gone(struct schd_coordinator *coordinator, int64_t now_ms, enum clu_role role,
                            int rank, int status, const char *why);
 
@@ -118,8 +121,8 @@ void schd_coordinator_dump(struct schd_coordinator *coordinator);
 /* The next action; false when there is none. Caller: schd_action_fini. */
 bool schd_coordinator_next(struct schd_coordinator *coordinator, struct schd_action *action_p);
 
-/* Everything a restarted scheduler needs, as bytes; and back into a coordinator of the same shape, whose
- * members then have start_timeout_ms to join again. CORRUPT when the bytes are not that. */
+/* Everything a restarted scheduler needs, as bytes; and back into a coordinator of the same shape,
+ * whose members then have start_timeout_ms to join again. CORRUPT when the bytes are not that. */
 void schd_coordinator_save(const struct schd_coordinator *coordinator, struct clu_packer *packer);
 int schd_coordinator_load(struct schd_coordinator *coordinator, int64_t now_ms, const void *data,
                           size_t size_bytes);

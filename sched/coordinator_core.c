@@ -1,5 +1,5 @@
-/* The coordinator's hands: queueing actions, giving orders, and moving the job from one phase to the next.
- * The table of transitions and the invariants are in coordinator.c.
+/* The coordinator's hands: queueing actions, giving orders, and moving the job from one phase to
+ * the next. The table of transitions and the invariants are in coordinator.c.
  */
 #include "sched/coordinator_internal.h"
 
@@ -170,8 +170,8 @@ void schd_core_end(struct schd_coordinator *c, int status, const char *text)
     snprintf(action->text, sizeof(action->text), "%s", c->text);
 }
 
-/* Something that the job cannot go on without is lost. A supervisor recovers or ends; without one every
- * member is told to stop, and the scheduler ends when they had time to. */
+/* Something that the job cannot go on without is lost. A supervisor recovers or ends; without one
+ * every member is told to stop, and the scheduler ends when they had time to. */
 void schd_core_fail(struct schd_coordinator *c, int64_t now, int status, const char *format, ...)
 {
     if (c->phase == SCHD_BROKEN || c->phase == SCHD_ENDED)

@@ -1,5 +1,5 @@
-/* What the coordinator does with the messages of members. The table of transitions and the invariants are in
- * coordinator.c.
+/* What the coordinator does with the messages of members. The table of transitions and the
+ * invariants are in coordinator.c.
  */
 #include "sched/coordinator_internal.h"
 
@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Orders that are still unknown to a member that joined again are numbered from 1: it has forgotten, or
- * this scheduler has. */
+/* Orders that are still unknown to a member that joined again are numbered from 1: it has
+ * forgotten, or this scheduler has. */
 static void renumber_orders(struct member *m)
 {
     m->n_orders = 0;
@@ -35,8 +35,8 @@ static bool same_process(const struct member *m, const struct clu_control_messag
     return m->pid == message->pid && strcmp(m->host, message->host) == 0;
 }
 
-/* An order that this scheduler's predecessor may have given, or not, is given again: taking it twice does
- * no harm. */
+/* An order that this scheduler's predecessor may have given, or not, is given again: taking it
+ * twice does no harm. */
 static void order_again(struct schd_coordinator *c, struct member *m)
 {
     struct clu_order stop = {.kind = CLU_ORDER_STOP, .status = CLU_E_INTERRUPTED};
@@ -131,7 +131,8 @@ static void on_beat(struct schd_coordinator *c, struct member *m, const struct c
         schd_core_refuse(c, peer, CLU_E_AGAIN, "join again");
         return;
     }
-    /* from another connection than the one its orders went to: the numbers may be of before a rejoin */
+    /* from another connection than the one its orders went to: the numbers may be of before a
+     * rejoin */
     bool same = m->peer.size_bytes == peer->size_bytes &&
                 memcmp(m->peer.bytes, peer->bytes, peer->size_bytes) == 0;
     m->peer = *peer;

@@ -50,8 +50,7 @@ struct schd_coordinator {
     int64_t deadline_ms; /* of the phase */
     uint64_t step, n_steps;
     struct clu_figures progress, evaluation;
-    double
-        usual_seconds; /* of the slowest rank in an interval, smoothed: what a straggler is held to */
+    double usual_seconds; /* of the slowest rank in an interval, smoothed */
     bool finished;
     /* stop on request */
     bool stopping;

@@ -1,10 +1,11 @@
-/* The coordinator's state for others: as bytes that outlive the scheduler's process, and as plain views for
- * the status page. What is stored is who was let in, under which incarnation, and how far the job is; times,
- * queued orders and figures are not: members send reports again, and orders are given again when they are
- * still due.
+/* The coordinator's state for others: as bytes that outlive the scheduler's process, and as plain
+ * views for the status page. What is stored is who was let in, under which incarnation, and how far
+ * the job is; times, queued orders and figures are not: members send reports again, and orders are
+ * given again when they are still due.
  *
- *     array: format, job, generation, incarnations, phase, finished, stopping, why, step, n_steps, whole_step,
- *            resume, resume_step, status, text, map, members: array of [role, rank, state, incarnation, pid, host]
+ *     array: format, job, generation, incarnations, phase, finished, stopping, why, step, n_steps,
+ *            whole_step, resume, resume_step, status, text, map,
+ *            members: array of [role, rank, state, incarnation, pid, host]
  */
 #include "sched/coordinator_internal.h"
 

@@ -1,12 +1,15 @@
 /* Command lines of the roles. The settings given to Open MPI, and why:
  *
  * - as root (containers) mpirun refuses without two variables;
- * - --oversubscribe and --bind-to none: servers, scheduler and ranks share the cores, and mpirun, which knows
+ * - --oversubscribe and --bind-to none: servers, scheduler and ranks share the cores, and mpirun,
+ * which knows
  *   of the ranks only, would pin them all to the first ones;
- * - loopback only, and no launch agent, while everything is on this machine: mpirun would otherwise look for
+ * - loopback only, and no launch agent, while everything is on this machine: mpirun would otherwise
+ * look for
  *   ssh and listen on every interface;
  * - one BLAS thread: a rank's threads are its own business (the job's `threads`);
- * - session files and shared memory in one folder that the supervisor removes: a killed mpirun leaves them.
+ * - session files and shared memory in one folder that the supervisor removes: a killed mpirun
+ * leaves them.
  */
 #include "sched/launch.h"
 
@@ -114,8 +117,8 @@ static void add_common(struct arguments *a, const struct clu_job *job)
     add_setting(a, "oob_tcp_if_include", "lo");
 }
 
-/* The host on which server `rank` runs: the hosts of the file in turn. One line a host, its name first; '#'
- * begins a comment. */
+/* The host on which server `rank` runs: the hosts of the file in turn. One line a host, its name
+ * first; '#' begins a comment. */
 static int host_of(const char *hostfile, int rank, char *host_p, size_t host_bytes)
 {
     char *text, *line, *rest = NULL;

@@ -1,5 +1,5 @@
-/* How each role of a job is started, here and on other hosts: command lines and environments, nothing
- * else.
+/* How each role of a job is started, here and on other hosts: command lines and environments,
+ * nothing else.
  *
  *     sched     sluice sched --job OUT/run/job.yaml --supervised
  *     ps r      sluice ps --job OUT/run/job.yaml --rank r --sched ENDPOINT
@@ -22,8 +22,8 @@ struct schd_launch {
     char scratch[CLU_PATH_BYTES]; /* Open MPI's session files and shared memory; "" its default */
 };
 
-/* Makes the scratch folder, in shared memory where there is some, and removes those that supervisors
- * killed earlier left behind. */
+/* Makes the scratch folder, in shared memory where there is some, and removes those that
+ * supervisors killed earlier left behind. */
 void schd_launch_open(struct schd_launch *launch);
 
 /* Removes the scratch folder. */

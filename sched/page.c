@@ -1,4 +1,5 @@
-/* The status page. One HTML text, two texts that change; all three are small and served from memory. */
+/* The status page. One HTML text, two texts that change; all three are small and served from
+ * memory. */
 #include "sched/page.h"
 
 #include "cluster/log.h"

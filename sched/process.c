@@ -1,11 +1,14 @@
-/* Child processes. What can go wrong when a launcher dies is that its children do not notice. Three nets
- * hang below each other here:
+/* Child processes. What can go wrong when a launcher dies is that its children do not notice. Three
+ * nets hang below each other here:
  *
- * - PR_SET_PDEATHSIG: the kernel kills a direct child when its parent goes, even by SIGKILL. Set between fork
+ * - PR_SET_PDEATHSIG: the kernel kills a direct child when its parent goes, even by SIGKILL. Set
+ * between fork
  *   and exec; the parent may be gone already by then, so it is compared afterwards.
- * - The supervisor is a subreaper: grandchildren whose parent died (ranks of a killed mpirun) become its
+ * - The supervisor is a subreaper: grandchildren whose parent died (ranks of a killed mpirun)
+ * become its
  *   children, and schd_reap_strays finds and kills them.
- * - Ranks ask for PDEATHSIG themselves (schd_die_with_parent), for the case that mpirun and the supervisor
+ * - Ranks ask for PDEATHSIG themselves (schd_die_with_parent), for the case that mpirun and the
+ * supervisor
  *   are killed at once.
  */
 #include "sched/process.h"

@@ -1,11 +1,11 @@
 /* One child process of the supervisor: started, listened to, ended, and never left behind.
  *
- * A child runs in a process group of its own (so that a Ctrl-C at the terminal reaches only the supervisor,
- * which then ends the job in order), and asks the kernel to be killed when the supervisor dies, however it
- * dies. What it writes comes back through pipes.
+ * A child runs in a process group of its own (so that a Ctrl-C at the terminal reaches only the
+ * supervisor, which then ends the job in order), and asks the kernel to be killed when the
+ * supervisor dies, however it dies. What it writes comes back through pipes.
  *
- * Threads: one owner, and it must be the thread that lives as long as the process: the kernel ties the
- * death signal to the thread that forked.
+ * Threads: one owner, and it must be the thread that lives as long as the process: the kernel ties
+ * the death signal to the thread that forked.
  */
 #ifndef SCHED_PROCESS_H
 #define SCHED_PROCESS_H
@@ -45,7 +45,8 @@ struct schd_process_options {
 };
 
 /* Starts a child; process is filled but for name, role and rank, which are the caller's. Errors:
- * UNAVAILABLE, logged, when it cannot be forked. A program that cannot be executed exits with 127. */
+ * UNAVAILABLE, logged, when it cannot be forked. A program that cannot be executed exits with 127.
+ * */
 int schd_process_start(struct schd_process *process, const struct schd_process_options *options);
 
 /* Sends a signal to the child's whole group, when it still runs. */
@@ -54,17 +55,18 @@ void schd_process_signal(const struct schd_process *process, int signal_number);
 /* Closes the pipes. */
 void schd_process_close(struct schd_process *process);
 
-/* Reads what is there; calls take for every complete line (without its end). At the end of the pipe closes
- * it, handing out what is left as a line. */
+/* Reads what is there; calls take for every complete line (without its end). At the end of the pipe
+ * closes it, handing out what is left as a line. */
 void schd_lines_read(struct schd_lines *lines, void (*take)(void *context, char *line),
                      void *context);
 
-/* How a process ended, as words that follow its name: "was killed by signal 9 (Killed)", "ended with exit
- * code 65 (input data is not as expected)". */
+/* How a process ended, as words that follow its name: "was killed by signal 9 (Killed)", "ended
+ * with exit code 65 (input data is not as expected)". */
 void schd_describe_end(int wait_status, char *out, size_t out_bytes);
 
-/* How often the kernel has killed something in this process's cgroup for want of memory; 0 when it cannot be
- * known. Compared before and after a death, it tells a lack of memory from another SIGKILL. */
+/* How often the kernel has killed something in this process's cgroup for want of memory; 0 when it
+ * cannot be known. Compared before and after a death, it tells a lack of memory from another
+ * SIGKILL. */
 long schd_count_oom_kills(void);
 
 /* The status for a process's end: by its exit code; LOST when a signal killed it. */
@@ -73,11 +75,12 @@ int schd_status_of_end(int wait_status);
 /* True for the exit code of a role that was told to stop. */
 bool schd_is_stop(int wait_status);
 
-/* For a role's own use: die when the process that started it does. A no-op without a parent to die with. */
+/* For a role's own use: die when the process that started it does. A no-op without a parent to die
+ * with. */
 void schd_die_with_parent(void);
 
-/* Kills every process that has become a child of this one (see PR_SET_CHILD_SUBREAPER) and reaps them,
- * within timeout_ms. Returns how many there were. */
+/* Kills every process that has become a child of this one (see PR_SET_CHILD_SUBREAPER) and reaps
+ * them, within timeout_ms. Returns how many there were. */
 int schd_reap_strays(int timeout_ms);
 
 #endif

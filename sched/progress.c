@@ -1,5 +1,5 @@
-/* The progress bar. The estimate of the time left is the mean rate since the first report of this life of
- * the job: smooth, and honest after a restart.
+/* The progress bar. The estimate of the time left is the mean rate since the first report of this
+ * life of the job: smooth, and honest after a restart.
  */
 #include "sched/progress.h"
 

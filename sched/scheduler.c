@@ -1,9 +1,12 @@
-/* The scheduler's loop: wait for a message, a command or a signal; feed the coordinator; carry out what it
- * answers. All policy is in the coordinator; what is here is I/O, and two things only a process can do:
+/* The scheduler's loop: wait for a message, a command or a signal; feed the coordinator; carry out
+ * what it answers. All policy is in the coordinator; what is here is I/O, and two things only a
+ * process can do:
  *
- * - Committing a snapshot may take as long as the disk likes, and members must not fall silent meanwhile:
+ * - Committing a snapshot may take as long as the disk likes, and members must not fall silent
+ * meanwhile:
  *   it happens in a thread of its own, one at a time.
- * - The state is stored before the messages that rely on it are sent (coordinator.c, C4): actions are
+ * - The state is stored before the messages that rely on it are sent (coordinator.c, C4): actions
+ * are
  *   carried out strictly in order, and SAVE is one of them.
  */
 #include "sched/page.h"
@@ -318,7 +321,8 @@ static void answer(struct schd_scheduler *s, const struct clu_peer *peer, int st
     free(body);
 }
 
-/* Stops the job at its next step with a snapshot, and tells the supervisor to go on with as many servers. */
+/* Stops the job at its next step with a snapshot, and tells the supervisor to go on with as many
+ * servers. */
 static int reshape(struct schd_scheduler *s, int servers)
 {
     if (!s->supervised || s->phase != SCHD_RUNNING)
@@ -407,7 +411,8 @@ static uint64_t random_id(void)
     return id >> 1; /* fits a JSON integer */
 }
 
-/* Signals arrive as bytes on a descriptor; blocked before any thread starts, so that all inherit it. */
+/* Signals arrive as bytes on a descriptor; blocked before any thread starts, so that all inherit
+ * it. */
 static int open_signals(struct schd_scheduler *s)
 {
     sigset_t set;
@@ -424,7 +429,8 @@ static int open_signals(struct schd_scheduler *s)
     return CLU_OK;
 }
 
-/* A port that a predecessor had is asked for first: members that lost it find its successor there. */
+/* A port that a predecessor had is asked for first: members that lost it find its successor there.
+ * */
 static int open_control(struct schd_scheduler *s, bool again)
 {
     char path[CLU_PATH_BYTES], *old = NULL;

@@ -1,17 +1,20 @@
 /* The scheduler role: the coordinator with a socket, a disk and a clock. `sluice sched`.
  *
- *     members, tools --control socket--> scheduler --> coordinator --> actions --> sockets, files, events
+ *     members, tools --socket--> scheduler --> coordinator --> actions --> sockets, files, events
  *
- * It writes, under the job's OUT/run: sched.endpoint (where it listens), metrics.jsonl (a line a report),
- * snapshot/ (it commits what others wrote), state/ (what it needs to come back after a kill).
+ * It writes, under the job's OUT/run: sched.endpoint (where it listens), metrics.jsonl (a line a
+ * report), snapshot/ (it commits what others wrote), state/ (what it needs to come back after a
+ * kill).
  *
- * Supervised, it is one end of two pipes: events as JSON lines on stdout, commands as lines on stdin
- * ("stop WHY", "snapshot", "dump", "gone ROLE RANK STATUS WHY", "recover", "quit"); the end of stdin means that
- * the supervisor is gone, and ends it.
+ * Supervised, it is one end of two pipes: events as JSON lines on stdout, commands as lines on
+ * stdin ("stop WHY", "snapshot", "dump", "gone ROLE RANK STATUS WHY", "recover", "quit"); the end
+ * of stdin means that the supervisor is gone, and ends it.
  *
- *     {"event":"listening","endpoint":...}    {"event":"progress","step":...,"n_steps":...,...figures}
+ *     {"event":"listening","endpoint":...}
+ *     {"event":"progress","step":...,"n_steps":...,"figures":{...}}
  *     {"event":"evaluated",...}               {"event":"phase","phase":"running"}
- *     {"event":"broken","status":-7,"text":...}   {"event":"recovered","generation":...,"resume":...}
+ *     {"event":"broken","status":-7,"text":...}
+ *     {"event":"recovered","generation":...,"resume":...}
  *     {"event":"alive"}, every heartbeat      {"event":"reshape","servers":3}, before such an end
  *     {"event":"snapshot","step":...,"status":0}  {"event":"end","status":0,"text":...}
  *
@@ -27,8 +30,7 @@
 struct schd_scheduler_options {
     const struct clu_job *job;
     bool supervised;
-    bool
-        again; /* a restart after a kill: take up the stored state, on the same endpoint when possible */
+    bool again; /* a restart after a kill: take up the stored state, on the same endpoint */
 };
 
 /* Runs until the job ends; the status is the job's. */

@@ -1,5 +1,5 @@
-/* The scheduler's state, shared by its loop (scheduler.c), what it tells others (scheduler_report.c) and what
- * it stores (scheduler_store.c). Nobody else includes this.
+/* The scheduler's state, shared by its loop (scheduler.c), what it tells others
+ * (scheduler_report.c) and what it stores (scheduler_store.c). Nobody else includes this.
  */
 #ifndef SCHED_SCHEDULER_INTERNAL_H
 #define SCHED_SCHEDULER_INTERNAL_H
@@ -92,7 +92,8 @@ void schd_dump(struct schd_scheduler *s);
 int schd_scheduler_open_store(struct schd_scheduler *s);
 void schd_scheduler_close_store(struct schd_scheduler *s);
 
-/* Stores the coordinator's state; a failure is logged: the job goes on, but will not survive this process. */
+/* Stores the coordinator's state; a failure is logged: the job goes on, but will not survive this
+ * process. */
 void schd_scheduler_store(struct schd_scheduler *s);
 
 /* The job's id and its last generation; 0 and 0 when the folder is new. */

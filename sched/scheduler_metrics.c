@@ -1,5 +1,5 @@
-/* The scheduler's metrics as Prometheus text: the job, its members as heartbeats see them, and the figures
- * that members report, so that one scrape a job is enough.
+/* The scheduler's metrics as Prometheus text: the job, its members as heartbeats see them, and the
+ * figures that members report, so that one scrape a job is enough.
  *
  *     sluice_step 480                               sluice_member_up{role="ps",rank="1"} 1
  *     sluice_progress{figure="loss"} 1.3072         sluice_ps{rank="1",figure="rows"} 120331

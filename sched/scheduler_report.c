@@ -1,5 +1,6 @@
-/* What the scheduler tells others: events for its supervisor, lines of metrics.jsonl for plots, the status
- * for `sluice status`. All of it is JSON, built by jansson but for the figures, whose order is kept.
+/* What the scheduler tells others: events for its supervisor, lines of metrics.jsonl for plots, the
+ * status for `sluice status`. All of it is JSON, built by jansson but for the figures, whose order
+ * is kept.
  */
 #include "sched/scheduler_internal.h"
 

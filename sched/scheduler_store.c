@@ -1,6 +1,6 @@
-/* What a restarted scheduler needs, in an LMDB environment of its own, OUT/run/state: one value, the
- * coordinator's bytes (coordinator_state.c), replaced in a synced transaction whenever who is in the job
- * changes. A few kilobytes, a few times in a job's life.
+/* What a restarted scheduler needs, in an LMDB environment of its own, OUT/run/state: one value,
+ * the coordinator's bytes (coordinator_state.c), replaced in a synced transaction whenever who is
+ * in the job changes. A few kilobytes, a few times in a job's life.
  */
 #include "sched/scheduler_internal.h"
 

@@ -1,19 +1,20 @@
-/* The supervisor's loop. It has one thread and one place to wait: poll over the children's pipes and a
- * signalfd. What may happen, and what is done:
+/* The supervisor's loop. It has one thread and one place to wait: poll over the children's pipes
+ * and a signalfd. What may happen, and what is done:
  *
  *     a child ends, and it was time            nothing; when all have ended, so has the job
- *     a child ends otherwise                   blame it, wait GRACE_MS for better words, then recover or end
+ *     a child ends otherwise                   blame it, wait for better words, recover or end
  *     the scheduler tells "broken"             the same
  *     the scheduler is silent                  kill it, then the same
- *     Ctrl-C or SIGTERM                        tell the scheduler to stop: a last snapshot, then exit code 75
+ *     Ctrl-C or SIGTERM                        tell the scheduler to stop: a last snapshot, then 75
  *     a second one                             end at once
- *     SIGUSR1                                  everybody writes what they know of their state to their logs
+ *     SIGUSR1                                  everybody writes their state to the log
  *
- * To end means: SIGTERM to every child's group, KILL_AFTER_MS later SIGKILL, then whatever has become a child
- * of ours (ranks whose mpirun died), until there is none.
+ * To end means: SIGTERM to every child's group, KILL_AFTER_MS later SIGKILL, then whatever has
+ * become a child of ours (ranks whose mpirun died), until there is none.
  *
- * A recovery ends servers and workers, asks the scheduler for a new life from the newest whole snapshot,
- * and starts them again. A dead scheduler is only started again: its members join it and nobody rolls back.
+ * A recovery ends servers and workers, asks the scheduler for a new life from the newest whole
+ * snapshot, and starts them again. A dead scheduler is only started again: its members join it and
+ * nobody rolls back.
  */
 #include "sched/supervise_internal.h"
 
@@ -411,8 +412,8 @@ static void count_death(struct schd_supervisor *s)
     memcpy(s->died_who, who, sizeof(who));
 }
 
-/* Deals with a verdict: starts the job again from its last snapshot when it may (*again_p), or says how it
- * ends. */
+/* Deals with a verdict: starts the job again from its last snapshot when it may (*again_p), or says
+ * how it ends. */
 static int recover_or_end(struct schd_supervisor *s, bool *again_p)
 {
     struct schd_verdict v = s->verdict;
@@ -494,8 +495,8 @@ static int watch(struct schd_supervisor *s)
     return s->end_told ? s->end_status : CLU_E_BUG;
 }
 
-/* The job has stopped to change its shape: the same again with as many servers as were asked for. Rows move
- * through the snapshot, which any shape restores. */
+/* The job has stopped to change its shape: the same again with as many servers as were asked for.
+ * Rows move through the snapshot, which any shape restores. */
 static int reshape(struct schd_supervisor *s)
 {
     struct schd_process *ps = calloc((size_t)s->reshape_servers, sizeof(*ps));

@@ -1,5 +1,5 @@
-/* The supervisor: one process that starts a job's roles, watches them, restarts what may be restarted, and
- * leaves nothing behind. It is what `sluice train` runs.
+/* The supervisor: one process that starts a job's roles, watches them, restarts what may be
+ * restarted, and leaves nothing behind. It is what `sluice train` runs.
  *
  *     train --+-- pipe: events, commands -- sched
  *             +-- pipe: log --------------- ps 0 ... ps S-1
@@ -13,9 +13,9 @@
 
 #include "cluster/job.h"
 
-/* Runs a checked job until it ends, and returns its status: OK when the last step is done and its snapshot
- * whole, INTERRUPTED after a stop on request, else what it failed with (logged: one sentence). EXISTS when
- * another supervisor works in the same folder. program: this executable. */
+/* Runs a checked job until it ends, and returns its status: OK when the last step is done and its
+ * snapshot whole, INTERRUPTED after a stop on request, else what it failed with (logged: one
+ * sentence). EXISTS when another supervisor works in the same folder. program: this executable. */
 int schd_supervise(const struct clu_job *job, const char *program);
 
 #endif

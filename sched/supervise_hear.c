@@ -1,6 +1,7 @@
-/* What the supervisor hears: events of the scheduler (JSON lines) and the roles' logs. Every line of a log goes
- * to a file of its role and rank; warnings and errors also to the terminal. Lines of all ranks come through
- * mpirun's pipe mixed, and are told apart by the role and rank that every line carries.
+/* What the supervisor hears: events of the scheduler (JSON lines) and the roles' logs. Every line
+ * of a log goes to a file of its role and rank; warnings and errors also to the terminal. Lines of
+ * all ranks come through mpirun's pipe mixed, and are told apart by the role and rank that every
+ * line carries.
  */
 #include "sched/supervise_internal.h"
 

@@ -1,5 +1,5 @@
-/* The supervisor's state, shared by its loop (supervise.c) and by what it hears (supervise_hear.c). Nobody
- * else includes this.
+/* The supervisor's state, shared by its loop (supervise.c) and by what it hears (supervise_hear.c).
+ * Nobody else includes this.
  */
 #ifndef SCHED_SUPERVISE_INTERNAL_H
 #define SCHED_SUPERVISE_INTERNAL_H
@@ -57,7 +57,8 @@ struct schd_supervisor {
 /* A line of an event from the scheduler; context is the supervisor. */
 void schd_supervisor_event(void *context, char *line);
 
-/* A line of a role's log; each is written to the role's file, and shown when it is a warning or an error. */
+/* A line of a role's log; each is written to the role's file, and shown when it is a warning or an
+ * error. */
 void schd_supervisor_sched_line(void *context, char *line);
 void schd_supervisor_worker_line(void *context, char *line);
 void schd_supervisor_ps_line(struct schd_supervisor *s, int rank, char *line);

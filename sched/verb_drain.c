@@ -1,6 +1,6 @@
-/* `sluice drain`: a running job goes on with fewer servers, or with more. It stops at its next step with a
- * snapshot and starts again from it in the new shape, by itself and within seconds; nothing is lost and, at
- * staleness 0, no bit of the result changes.
+/* `sluice drain`: a running job goes on with fewer servers, or with more. It stops at its next step
+ * with a snapshot and starts again from it in the new shape, by itself and within seconds; nothing
+ * is lost and, at staleness 0, no bit of the result changes.
  */
 #include "sched/ask.h"
 #include "sched/verb.h"

@@ -7,11 +7,13 @@
 #include "worker/evaluate_export.h"
 #include "worker/export.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct options {
@@ -61,11 +63,12 @@ static int evaluate(const char *export, const struct options *options)
 static int evaluate_snapshot(const struct options *options)
 {
     char folder[CLU_PATH_BYTES], export[CLU_PATH_BYTES];
-    if (snprintf(folder, sizeof(folder), "%s/sluice-eval-XXXXXX", options->scratch) >=
+    if (snprintf(folder, sizeof(folder), "%s/sluice-eval-%ld", options->scratch, (long)getpid()) >=
         (int)sizeof(folder))
         return clu_fail(CLU_E_CONFIG, "%s: the path is too long", options->scratch);
-    if (!mkdtemp(folder))
-        return clu_fail(CLU_E_IO, "%s: no temporary folder can be made", folder);
+    if (mkdir(folder, 0700) < 0)
+        return clu_fail(clu_status_from_errno(errno), "%s: no temporary folder can be made: %s",
+                        folder, strerror(errno));
     int status = clu_path_join(export, sizeof(export), folder, "export");
     if (!status)
         status = wrk_export_create(options->snapshot, export);

@@ -1,5 +1,5 @@
-/* `sluice sched`: the scheduler role, as `sluice train` starts it; those who launch by themselves start it
- * first, and find where it listens in OUT/run/sched.endpoint.
+/* `sluice sched`: the scheduler role, as `sluice train` starts it; those who launch by themselves
+ * start it first, and find where it listens in OUT/run/sched.endpoint.
  */
 #include "sched/scheduler.h"
 #include "sched/verb.h"

@@ -1,4 +1,5 @@
-/* `sluice snapshot`: asks a running job for a snapshot at its next step; it is whole some time after the answer (sluice status).
+/* `sluice snapshot`: asks a running job for a snapshot at its next step; it is whole some time
+ * after the answer (sluice status).
  */
 #include "sched/ask.h"
 #include "sched/verb.h"

@@ -1,4 +1,5 @@
-/* `sluice stop`: asks a running job to take a last snapshot and end; `sluice train` then exits with 75, and goes on from there when it is started again.
+/* `sluice stop`: asks a running job to take a last snapshot and end; `sluice train` then exits with
+ * 75, and goes on from there when it is started again.
  */
 #include "sched/ask.h"
 #include "sched/verb.h"

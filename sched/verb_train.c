@@ -1,5 +1,5 @@
-/* `sluice train JOB.yaml`: runs a whole job on this machine, from its start (or its last snapshot) to its last
- * snapshot.
+/* `sluice train JOB.yaml`: runs a whole job on this machine, from its start (or its last snapshot)
+ * to its last snapshot.
  */
 #include "sched/supervise.h"
 #include "sched/verb.h"

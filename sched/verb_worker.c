@@ -27,8 +27,8 @@ static int run(const struct schd_call *call)
     schd_die_with_parent(); /* mpirun, killed, leaves its ranks behind */
     struct wrk_train_options train = {.job_path = options->job, .sched_endpoint = options->sched};
     int status = wrk_train_run(&train);
-    /* a stop on request is no failure to mpirun, which would kill the ranks that end a moment later;
-     * the scheduler knows, and `sluice train` ends with 75 */
+    /* a stop on request is no failure to mpirun, which would kill the ranks that end a moment
+     * later; the scheduler knows, and `sluice train` ends with 75 */
     return status == CLU_E_INTERRUPTED ? CLU_OK : status;
 }
 

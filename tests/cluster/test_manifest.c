@@ -141,7 +141,8 @@ static void test_a_damaged_snapshot_is_passed_over_for_the_one_before(void)
             commit(20, 0);
             snprintf(name, sizeof(name), "step-000000000020/%s", files[file]);
             damage(name, how);
-            /* a flipped bit in the middle of the manifest may be in a name, a number, a sum: all noticed */
+            /* a flipped bit in the middle of the manifest may be in a name, a number, a sum: all
+             * noticed */
             CU_ASSERT_EQUAL(newest(), 10);
             close_root();
         }

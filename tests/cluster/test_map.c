@@ -72,7 +72,8 @@ static void test_a_packed_map_comes_back(void)
     clu_packer_fini(&packer);
 }
 
-/* Any set of servers alive: afterwards all buckets are on them, evenly, and none moved without need. */
+/* Any set of servers alive: afterwards all buckets are on them, evenly, and none moved without
+ * need. */
 static void test_a_plan_is_even_and_moves_no_more_than_it_must(void)
 {
     static uint16_t bucket[CLU_N_BUCKETS], to[CLU_N_BUCKETS];

@@ -1,5 +1,5 @@
-/* Drives a whole job from a test: starts `PROGRAM train ...`, finds the processes of its roles, kills them,
- * waits with a deadline, and looks whether anything was left behind.
+/* Drives a whole job from a test: starts `PROGRAM train ...`, finds the processes of its roles,
+ * kills them, waits with a deadline, and looks whether anything was left behind.
  *
  * Processes are known by their command line, which names the job's own folder: no other job has it.
  */
@@ -93,7 +93,8 @@ static inline void driver_command_line(pid_t pid, char *out, size_t out_bytes)
     out[n] = '\0';
 }
 
-/* The n-th (0...) process of the job, by pid, whose command line holds every one of the two words; -1. */
+/* The n-th (0...) process of the job, by pid, whose command line holds every one of the two words;
+ * -1. */
 static inline pid_t driver_find(const struct driver *d, const char *word, const char *word2,
                                 int nth)
 {
@@ -149,7 +150,8 @@ static inline bool driver_await_text(const struct driver *d, const char *name, c
     return false;
 }
 
-/* Waits for the supervisor; its exit code, 128 + signal, or -1 when the time was over (it is then killed). */
+/* Waits for the supervisor; its exit code, 128 + signal, or -1 when the time was over (it is then
+ * killed). */
 static inline int driver_wait(struct driver *d, int timeout_ms)
 {
     int64_t until = driver_now_ms() + timeout_ms;

@@ -1,4 +1,5 @@
-/* The data set that whole-job tests train on: generated once a test program, some thousand samples. */
+/* The data set that whole-job tests train on: generated once a test program, some thousand samples.
+ * */
 #ifndef TESTS_CLUSTER_E2E_SMALL_DATA_H
 #define TESTS_CLUSTER_E2E_SMALL_DATA_H
 
@@ -34,7 +35,8 @@ static inline void small_data_close(const struct small_data *d)
         printf("  %s is not removed\n", d->folder);
 }
 
-/* The digest of a job's newest snapshot, as `sluice inspect --digest` prints it; "" when it fails. */
+/* The digest of a job's newest snapshot, as `sluice inspect --digest` prints it; "" when it fails.
+ * */
 static inline void small_data_digest(const char *program, const char *out, char digest_p[64])
 {
     char command[1600];

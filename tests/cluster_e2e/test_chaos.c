@@ -1,10 +1,11 @@
-/* Chaos: a real job, and at random moments something dies, stands still, or a snapshot on disk is damaged. Each
- * round must end with exit code 0, nothing left behind, and the digest of the calm run: at staleness 0 a job
- * that was killed is bit for bit the job that was not.
+/* Chaos: a real job, and at random moments something dies, stands still, or a snapshot on disk is
+ * damaged. Each round must end with exit code 0, nothing left behind, and the digest of the calm
+ * run: at staleness 0 a job that was killed is bit for bit the job that was not.
  *
  *     test_cluster_e2e_chaos [rounds [seed [first round]]]
  *
- * The seed is printed; a round's events follow from it alone, but for when exactly they meet the job.
+ * The seed is printed; a round's events follow from it alone, but for when exactly they meet the
+ * job.
  */
 #include "tests/cluster_e2e/driver.h"
 #include "tests/cluster_e2e/small_data.h"

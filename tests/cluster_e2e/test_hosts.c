@@ -1,6 +1,7 @@
-/* Several hosts: each a network namespace with an address of its own, joined by a bridge; mpirun reaches them
- * through a launch agent, as it would over ssh. The job's result must not depend on the network: neither on where
- * the roles run, nor on delay, loss, a cut, or the death of a role on another host.
+/* Several hosts: each a network namespace with an address of its own, joined by a bridge; mpirun
+ * reaches them through a launch agent, as it would over ssh. The job's result must not depend on
+ * the network: neither on where the roles run, nor on delay, loss, a cut, or the death of a role on
+ * another host.
  *
  *     SLM  sched, mpirun --.
  *     SLA  ps 0, worker 0 --+-- bridge

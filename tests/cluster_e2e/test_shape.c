@@ -1,5 +1,6 @@
-/* Shape changes: a snapshot of one number of servers, shards and workers goes on with any other, bit for bit
- * as far as the shape allows: any servers at the same workers, and any workers to rounding (test_exact.c). */
+/* Shape changes: a snapshot of one number of servers, shards and workers goes on with any other,
+ * bit for bit as far as the shape allows: any servers at the same workers, and any workers to
+ * rounding (test_exact.c). */
 #include "tests/cluster_e2e/driver.h"
 #include "tests/cluster_e2e/small_data.h"
 #include "tests/suite.h"

@@ -1,11 +1,13 @@
-/* A whole job without data, model or rows: the real supervisor and scheduler, and stand-ins for the roles
- * that speak the control channel and do nothing else. A step takes a few milliseconds; a snapshot is two small
- * files whose content depends on the step only. So every way of dying can be tried in seconds.
+/* A whole job without data, model or rows: the real supervisor and scheduler, and stand-ins for the
+ * roles that speak the control channel and do nothing else. A step takes a few milliseconds; a
+ * snapshot is two small files whose content depends on the step only. So every way of dying can be
+ * tried in seconds.
  *
- *     standin train JOB | sched --job JOB ... | ps --job JOB --rank R --sched E | worker --job JOB --sched E
+ *     standin train JOB | sched --job JOB ...
+ *     standin ps --job JOB --rank R --sched E | worker --job JOB --sched E
  *
- * The job's max_steps says how long it runs. SLUICE_STANDIN_EXIT=role:rank:step:code makes one role end with
- * that exit code at a step (servers: at once).
+ * The job's max_steps says how long it runs. SLUICE_STANDIN_EXIT=role:rank:step:code makes one role
+ * end with that exit code at a step (servers: at once).
  */
 #include "cluster/file.h"
 #include "cluster/log.h"

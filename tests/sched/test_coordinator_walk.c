@@ -1,5 +1,6 @@
-/* An exhaustive walk: 2 servers, 2 workers, one crash of any process at any point, and every order in which their
- * messages can arrive. In no state does something wait for ever, and no promise breaks:
+/* An exhaustive walk: 2 servers, 2 workers, one crash of any process at any point, and every order
+ * in which their messages can arrive. In no state does something wait for ever, and no promise
+ * breaks:
  *
  * - the job ends, and ends well (a crash is recovered from);
  * - it ends well only with the last step's snapshot committed;
@@ -7,11 +8,12 @@
  * - a member of an earlier life is never taken for one of this;
  * - a life begins at a snapshot that was committed.
  *
- * The world around the coordinator is modelled: members as small state machines with a queue in each direction,
- * a supervisor that recovers, a disk that commits at once or later. The walk is depth first over which event
- * comes next; a state is known by a hash of everything that can matter, and is entered once. It is reached again
- * by replaying the choices that led to it, since a coordinator cannot be copied. Time passes only when nothing
- * else can happen: a minute of that, and the state is stuck.
+ * The world around the coordinator is modelled: members as small state machines with a queue in
+ * each direction, a supervisor that recovers, a disk that commits at once or later. The walk is
+ * depth first over which event comes next; a state is known by a hash of everything that can
+ * matter, and is entered once. It is reached again by replaying the choices that led to it, since a
+ * coordinator cannot be copied. Time passes only when nothing else can happen: a minute of that,
+ * and the state is stuck.
  */
 #include "sched/coordinator_internal.h"
 
@@ -483,8 +485,8 @@ static void replay(struct world *w, int depth)
     n_events += (uint64_t)depth;
 }
 
-/* From here on events come in a fixed order, first come first served, and time passes when there are none:
- * the job must end, and end well. */
+/* From here on events come in a fixed order, first come first served, and time passes when there
+ * are none: the job must end, and end well. */
 static const char *finish(struct world *w)
 {
     int64_t idle_since = w->now;
@@ -535,7 +537,8 @@ static bool check(int depth)
     return !wrong;
 }
 
-/* Depth first; every new state is finished in order from there. Returns false at the first that goes wrong. */
+/* Depth first; every new state is finished in order from there. Returns false at the first that
+ * goes wrong. */
 static bool walk(void)
 {
     struct world w;

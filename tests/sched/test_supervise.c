@@ -1,4 +1,5 @@
-/* The supervisor and the scheduler, real processes really killed; the roles are stand-ins (standin.c). */
+/* The supervisor and the scheduler, real processes really killed; the roles are stand-ins
+ * (standin.c). */
 #include "tests/cluster_e2e/driver.h"
 #include "tests/suite.h"
 
