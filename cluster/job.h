@@ -62,10 +62,10 @@ struct clu_job {
     /* intervals, in steps; 0: only at the end */
     int64_t log_every, eval_every, snapshot_every, keep;
     double snapshot_minutes; /* and by time; 0: by steps only */
-    int64_t valid_percent; /* of the training part, its last by time, kept out for evaluation */
+    int64_t valid_percent;   /* of the training part, its last by time, kept out for evaluation */
     /* network */
-    char host[256]; /* the address that sockets bind to */
-    int64_t port;   /* of the scheduler; 0: any free one */
+    char host[256];    /* the address that sockets bind to */
+    int64_t port;      /* of the scheduler; 0: any free one */
     int64_t page_port; /* of its status page and metrics; 0: any free one, -1: none */
     char hostfile[CLU_PATH_BYTES], keys[CLU_PATH_BYTES];
     bool insecure;

@@ -1,5 +1,6 @@
-/* The promises of staleness 0, held to whole jobs: the same bits for any number of servers and shards, the
- * same to rounding for any number of workers, and the same bits across a stop and a resume. */
+/* The promises of staleness 0, held to whole jobs: the same bits for any number of servers and
+ * shards, the same to rounding for any number of workers, and the same bits across a stop and a
+ * resume. */
 #include "tests/suite.h"
 
 #include "tests/cluster_e2e/driver.h"
