@@ -318,6 +318,18 @@ static int take_manifest(struct taker *taker, json_t *json, struct wrk_dataset_m
     return CLU_OK;
 }
 
+/* true when the text is what save writes for this JSON: the checksum is of values, and a digit
+ * beyond a double's precision would slip past it */
+static bool is_as_written(const json_t *json, const char *text, size_t size_bytes)
+{
+    char *dump = json_dumps(json, JSON_INDENT(1));
+    size_t n = dump ? strlen(dump) : 0;
+    bool same = dump && (size_bytes == n || (size_bytes == n + 1 && text[n] == '\n')) &&
+                memcmp(dump, text, n) == 0;
+    free(dump);
+    return same;
+}
+
 int wrk_dataset_manifest_parse(const char *name, const char *text, size_t size_bytes,
                                struct wrk_dataset_manifest *manifest_p)
 {
@@ -327,7 +339,11 @@ int wrk_dataset_manifest_parse(const char *name, const char *text, size_t size_b
         return clu_fail(CLU_E_CORRUPT, "%s, line %d: not JSON: %s", name, error.line, error.text);
     struct wrk_dataset_manifest manifest = {0};
     struct taker taker = {name, CLU_OK};
-    int status = take_manifest(&taker, json, &manifest);
+    int status = CLU_OK;
+    if (!is_as_written(json, text, size_bytes))
+        status = clu_fail(CLU_E_CORRUPT, "%s: it is not as it was written", name);
+    else
+        status = take_manifest(&taker, json, &manifest);
     json_decref(json);
     if (status == CLU_OK)
         *manifest_p = manifest;

@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         json_object_set_new(json, "checksum",
                             json_sprintf("%016" PRIx64, clu_hash_bytes(text, strlen(text))));
         free(text);
-        text = json_dumps(json, JSON_COMPACT);
+        text = json_dumps(json, JSON_INDENT(1));
         if (text)
             try_parse(text, strlen(text));
         free(text);
