@@ -501,7 +501,8 @@ static int begin_life(struct schd_scheduler *s, bool again)
     s->coordinator = schd_coordinator_create(&shape, &life, schd_now_ms());
     if (!s->coordinator)
         return clu_fail(CLU_E_NO_MEMORY, "no coordinator for this job");
-    return again ? schd_scheduler_restore(s) : CLU_OK;
+    /* killed before it had stored anything, there is nothing to take up: the job begins */
+    return again && life.generation > 1 ? schd_scheduler_restore(s) : CLU_OK;
 }
 
 static int start(struct schd_scheduler *s, bool again)

@@ -253,13 +253,15 @@ static int wait_for(struct schd_supervisor *s, bool *flag, const char *what)
 {
     int64_t until = now_ms() + s->job->start_timeout_ms;
     *flag = false;
-    while (!*flag && !s->verdict.there) {
-        if (now_ms() > until)
+    while (!*flag && !s->sched.ended && s->n_interrupts < 2) {
+        if (now_ms() > until) {
             schd_supervisor_blame(s, CLU_E_TIMEOUT, false, "sched has not %s within %lld ms", what,
                                   (long long)s->job->start_timeout_ms);
+            break;
+        }
         pump(s, POLL_MS);
     }
-    return s->verdict.there ? s->verdict.status : CLU_OK;
+    return *flag ? CLU_OK : CLU_E_LOST; /* who died meanwhile is for watch() */
 }
 
 static int start_sched(struct schd_supervisor *s, bool again)
@@ -450,7 +452,7 @@ static int recover_or_end(struct schd_supervisor *s, bool *again_p)
     int status = s->sched.ended ? recover_scheduler(s) : CLU_OK;
     if (!status && !only_sched)
         status = recover_members(s);
-    *again_p = !status;
+    *again_p = !status || s->verdict.there; /* something else died meanwhile: once more */
     return status;
 }
 
@@ -526,6 +528,8 @@ static int run_job(struct schd_supervisor *s)
     int status = start_sched(s, false);
     if (!status)
         status = start_members(s);
+    if (s->verdict.there)
+        status = CLU_OK; /* watch() starts it again, or says why not */
     while (!status) {
         status = watch(s);
         if (status != CLU_E_INTERRUPTED || !s->reshape_servers || s->n_interrupts > 0 ||
