@@ -243,16 +243,18 @@ static int figures(const struct run *run, struct wrk_evaluation *out)
         if (status)
             return status;
         snprintf(action->action, sizeof(action->action), "%s", run->info->action[a]);
+        double share = (double)run->info->n_with_action[a] / (double)run->info->n_pairs;
+        bool ranked = share < WRK_EVALUATE_MOST_RANKED;
         action->n_positives = model.n_positive;
-        action->auc = model.auc;
+        action->auc = ranked ? model.auc : NAN;
         action->auc_error = model.auc_error;
-        action->gauc = model.gauc;
+        action->gauc = ranked ? model.gauc : NAN;
         action->gauc_users = model.gauc_users;
         action->log_loss = model.log_loss;
         action->calibration = model.calibration;
         action->time_mae = model.mae;
         action->time_mae_literal = literal.mae;
-        action->best_auc = truth.n ? truth.auc : NAN;
+        action->best_auc = truth.n && ranked ? truth.auc : NAN;
         action->best_log_loss = truth.n ? truth.log_loss : NAN;
         action->best_time_mae = truth.n_times ? truth.mae : NAN;
     }

@@ -152,6 +152,8 @@ static int add_actions(struct report *report, FILE *stream)
         int status = mdl_metrics_figures(report->metrics, a, &scored);
         if (status != CLU_OK)
             return status;
+        if (!isfinite(number_of(trained, "auc")))
+            scored.auc = NAN; /* what the evaluation does not rank is not ranked here */
         const double cells[] = {
             number_of(trained, "auc"),      scored.auc, number_of(trained, "best_auc"),
             number_of(trained, "time_mae"), scored.mae, number_of(trained, "best_time_mae")};
