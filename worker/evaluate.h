@@ -42,9 +42,9 @@ struct wrk_evaluate_options {
     uint64_t step;       /* reported only */
 };
 
-/* An action that this share of all pairs has, or more, is timed but not ranked: its AUC would compare
- * a handful of odd samples with everybody else (MODEL.md: "nor is an action that nearly every sample
- * has"). */
+/* An action that this share of all pairs has, or more, is timed but not ranked: its AUC would
+ * compare a handful of odd samples with everybody else (MODEL.md: "nor is an action that nearly
+ * every sample has"). */
 #define WRK_EVALUATE_MOST_RANKED 0.95
 
 struct wrk_action_figures {
