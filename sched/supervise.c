@@ -544,7 +544,11 @@ static int run_job(struct schd_supervisor *s)
 
 static void say_end(struct schd_supervisor *s, int status, int64_t seconds)
 {
-    if (status == CLU_OK)
+    if (status == CLU_OK && s->snapshot_step == 0)
+        schd_supervisor_say(s, CLU_LOG_INFO,
+                            "done: step %llu was reached before; its snapshot is in %s/snapshot",
+                            (unsigned long long)s->step, s->run);
+    else if (status == CLU_OK)
         schd_supervisor_say(s, CLU_LOG_INFO,
                             "done: step %llu after %lld s; the snapshot of step %llu is in "
                             "%s/snapshot",

@@ -189,6 +189,7 @@ static void on_figures(struct schd_supervisor *s, json_t *event, bool evaluated)
         schd_progress_show(&s->progress, now_ms(), s->step, s->n_steps, &figures);
         return;
     }
+    s->step = step > s->step ? step : s->step;
     char text[900] = "";
     size_t n = 0;
     for (int i = 0; i < figures.n && n < sizeof(text) - 160; i++) {

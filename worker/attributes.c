@@ -175,7 +175,7 @@ int wrk_attributes_load(const char *path, const struct wrk_schema *schema, bool 
         if (features[i].column.kind == WRK_COLUMN_SPARSE)
             attributes->unknown[i] = clu_key_of_text("", 0);
     }
-    struct columns columns;
+    struct columns columns = {0};
     struct wrk_row row;
     bool more = true;
     int status = grow(attributes, UINT64_MAX, path);

@@ -58,7 +58,7 @@ static void write_shard(const char *folder, int shard_number, int n_shards, uint
 {
     struct emb_table_spec specs[2];
     specs_of(specs);
-    char dir[256], path[256];
+    char dir[256], path[CLU_PATH_BYTES + 32];
     snprintf(dir, sizeof(dir), "%s/work-%d-%d", base, n_shards, shard_number);
     snprintf(path, sizeof(path), "%s/rows/shard-%04d.rows", folder, shard_number);
     clu_remove_tree(dir);
