@@ -43,6 +43,7 @@ run_preset() {
     failed=$((failed + f))
 }
 
+export OPENBLAS_NUM_THREADS=1 # threads of its own would race with nothing of ours, and slow it
 jobs=$(nproc 2>/dev/null || echo 2)
 case $mode in
 slow) run_preset release -L slow "$@" ;;
