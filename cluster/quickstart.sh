@@ -101,7 +101,7 @@ else
         if [ -n "$schema" ]; then
             eval "\"\$sluice\" prepare --schema \"\$schema\" --out \"\$data\"$prepare"
         else
-            "$sluice" generate --users 400 --items 600 --samples 24000 --seed 1 --out "$data"
+            "$sluice" generate --users 400 --items 600 --samples 40000 --seed 1 --out "$data"
         fi
         stamp data "$inputs"
     fi
@@ -112,10 +112,7 @@ fi
 servers: 2
 shards: 2
 workers: 2
-batch: 128
 staleness: 1
-epochs: 3
-log_every: 20
 JOB
 
 inputs="$(cksum <"$out/job.yaml") $(cksum <"$data/manifest.json") $data$train"
