@@ -9,7 +9,8 @@ set -eu
 packages="build-essential cmake ninja-build pkg-config git
 libopenmpi-dev openmpi-bin libzmq3-dev libmsgpack-dev liblmdb-dev libopenblas-dev libyaml-dev
 libxxhash-dev libzstd-dev zlib1g-dev libcsv-dev libjansson-dev libmicrohttpd-dev libcunit1-dev"
-[ "${1:-}" = "--tests" ] && packages="$packages python3 iproute2 procps clang-format"
+[ "${1:-}" = "--tests" ] && packages="$packages python3 python3-numpy python3-lmdb
+python3-xxhash iproute2 procps clang-format"
 
 command -v dpkg-query >/dev/null 2>&1 || {
     echo "install-deps: this is not a Debian system; install the equivalents of:" $packages >&2
