@@ -7,6 +7,17 @@
 
 #include <stdatomic.h>
 
+#ifdef __SANITIZE_ADDRESS__
+/* libzmq 4.3.4 now and then forgets the pipes of connections that are cut while its context ends:
+ * blocks of its own classes that no call of ours could free. Every other test still looks for them.
+ */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libzmq.so\n";
+}
+#endif
+
 static int64_t now_ms(void)
 {
     struct timespec now;
