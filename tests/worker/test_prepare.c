@@ -182,7 +182,7 @@ static void plain_label(const struct event *events, int n, int user, int item, l
         if (!best || (as_history && first[best] >= before))
             break;
         *out_p += sprintf(*out_p, "%s:%.5f ", names[best],
-                          log1p((double)(first[best] - start) / 60) / 10);
+                          (double)(float)(log1p((double)(first[best] - start) / 60) / 10));
         first[best] = LONG_MAX;
     }
 }
