@@ -128,17 +128,13 @@ static mdl_real *new_params(const struct mdl_config *c, uint64_t *state_p)
     return params;
 }
 
-/* one random batch and model on every level; how many levels are off */
-static int levels_off(uint64_t *state_p)
+/* one model and batch on every level; how many levels are off */
+static int levels_off(const struct mdl_config *config, const mdl_real *params,
+                      const struct mdl_batch *b)
 {
-    struct mdl_config c = random_config(state_p);
-    struct random_sizes s = random_shape(state_p, &c);
-    struct random_batch batch;
+    struct mdl_config c = *config;
     struct outcome expected, actual;
     int n_off = 0;
-    random_batch_init(&batch, &c, &s, state_p);
-    mdl_real *params = new_params(&c, state_p);
-    const struct mdl_batch *b = &batch.view;
     outcome_init(&expected, &c, b);
     outcome_init(&actual, &c, b);
     void *workspace = aligned_alloc(64, mdl_reference_workspace_bytes(&c, b));
@@ -147,7 +143,7 @@ static int levels_off(uint64_t *state_p)
     free(workspace);
     CU_ASSERT_FATAL(mdl_fast_takes(&c));
     printf("    M %d H %d d %d h %d, %d samples:", c.n_actions, c.history, c.width, c.heads,
-           s.n_samples);
+           b->n_samples);
     for (int i = 0; mdl_level_at(i); i++) {
         const char *name;
         struct mdl_fast fast;
@@ -164,22 +160,34 @@ static int levels_off(uint64_t *state_p)
     printf("\n");
     outcome_fini(&expected);
     outcome_fini(&actual);
-    free(params);
-    random_batch_fini(&batch);
     return n_off;
 }
 
 /* A relu whose input is zero to rounding (one in some million) may open on one side and stay shut
- * on the other, and the gradient jumps. So in float four rounds in which a level is off are let
- * pass, in double none; a fault would show in all. */
+ * on the other, and the gradient jumps; and where a generated time meets the true one by chance,
+ * the gradient is a difference of two like numbers. In float, then, a round in which a level is off
+ * is repeated with every parameter moved a little: the same shapes, the same paths through the
+ * code, other numbers. Only a fault is off again, and again. */
 static void test_every_level_agrees_with_the_reference(void)
 {
     uint64_t state = suite_seed();
-    int rounds_off = 0;
+    int n_tries = sizeof(mdl_real) == sizeof(float) ? 3 : 1;
     mdl_blas_single_thread();
-    for (int round = 0; round < 12; round++)
-        rounds_off += levels_off(&state) > 0;
-    CU_ASSERT(rounds_off <= (sizeof(mdl_real) == 4 ? 4 : 0));
+    for (int round = 0; round < 12; round++) {
+        struct mdl_config c = random_config(&state);
+        struct random_sizes s = random_shape(&state, &c);
+        struct random_batch batch;
+        random_batch_init(&batch, &c, &s, &state);
+        mdl_real *params = new_params(&c, &state);
+        int n_off = levels_off(&c, params, &batch.view);
+        for (int try = 1; n_off && try < n_tries; try++) {
+            random_params(params, mdl_n_params(&c), 0.01, &state);
+            n_off = levels_off(&c, params, &batch.view);
+        }
+        CU_ASSERT_EQUAL(n_off, 0);
+        free(params);
+        random_batch_fini(&batch);
+    }
 }
 
 static void test_threads_change_no_bit(void)
