@@ -1,8 +1,6 @@
 /* Filling a shard from snapshot files, and walking, moving and dropping rows.
  *
- * Files are sorted by table and key, so any number of them is merged by always taking the smallest
- * head, and rows reach LMDB in ascending order. For a key in several files the one of the highest
- * step counts.
+ * Files are merged by table and ascending key (snapshot_merge.h), so rows reach LMDB in order.
  *
  * (W1) Until the last row is committed the roles say `loading`: whoever opens the environment after
  *      a crash in between undoes it.
@@ -12,6 +10,7 @@
 #include "cluster/status.h"
 #include "embeddings/shard_internal.h"
 #include "embeddings/snapshot_file.h"
+#include "embeddings/snapshot_merge.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -66,55 +65,30 @@ int emb_shard_warm(struct emb_shard *shard)
 
 /* ---- load ---- */
 
-struct source { /* one file, standing at its next entry */
-    struct emb_snapshot_reader *reader;
-    const char *path;
-    uint64_t step;
-    int table_of[EMB_MAX_TABLES]; /* its tables' places in the shard, -1: not here */
-    bool at_end;
-    struct emb_row row; /* table: the shard's */
-    const void *value;
-    int is_candidate;
-};
-
 struct load {
     struct emb_shard *shard;
-    struct source *sources;
-    size_t n_sources;
+    struct emb_snapshot_merge *merge;
     bool (*keep)(uint32_t bucket, void *arg);
     void *arg;
-    struct emb_stored *batch; /* [LOAD_ROWS]; values in rows */
-    char *rows;               /* [LOAD_ROWS, value_bytes] of the current table */
+    int table_of[EMB_MAX_TABLES]; /* the files' tables' places in the shard, -1: not here */
+    struct emb_stored *batch;     /* [LOAD_ROWS]; values in rows */
+    char *rows;                   /* [LOAD_ROWS, value_bytes] of the current table */
     size_t n_batch;
     int table;
 };
 
-/* Moves to the next entry of a table that the shard has. */
-static int next_entry(struct source *source)
+static int match_tables(struct load *load, const char *path)
 {
-    int status;
-    do {
-        status = emb_snapshot_reader_entry(source->reader, &source->row, &source->value,
-                                           &source->is_candidate);
-        if (!status)
-            source->row.table = source->table_of[source->row.table];
-    } while (!status && source->row.table < 0);
-    source->at_end = status == CLU_E_NOT_FOUND;
-    return source->at_end ? CLU_OK : status;
-}
-
-static int match_tables(const struct emb_shard *shard, struct source *source)
-{
-    const struct emb_snapshot_info *info = emb_snapshot_reader_info(source->reader);
+    const struct emb_shard *shard = load->shard;
+    const struct emb_snapshot_info *info = emb_snapshot_merge_info(load->merge);
     for (int i = 0; i < info->n_tables; i++) {
         const struct emb_table_spec *theirs = &info->tables[i];
         int t = 0;
         while (t < shard->n_tables && strcmp(shard->table[t].spec.name, theirs->name) != 0)
             t++;
-        source->table_of[i] = t < shard->n_tables ? t : -1;
+        load->table_of[i] = t < shard->n_tables ? t : -1;
         if (t == shard->n_tables) {
-            clu_warn("%s: table %s is not of this job and is passed over", source->path,
-                     theirs->name);
+            clu_warn("%s: table %s is not of this job and is passed over", path, theirs->name);
             continue;
         }
         const struct emb_table_spec *ours = &shard->table[t].spec;
@@ -122,22 +96,7 @@ static int match_tables(const struct emb_shard *shard, struct source *source)
             ours->dtype != theirs->dtype || ours->seed != theirs->seed)
             return clu_fail(CLU_E_CONFIG,
                             "%s: table %s has another dim, optimizer, dtype or seed than the job",
-                            source->path, theirs->name);
-    }
-    return CLU_OK;
-}
-
-/* Every delta needs what it starts from among the files. */
-static int check_bases(const struct load *load)
-{
-    for (size_t i = 0; i < load->n_sources; i++) {
-        const struct emb_snapshot_info *info = emb_snapshot_reader_info(load->sources[i].reader);
-        bool found = !info->is_delta;
-        for (size_t j = 0; j < load->n_sources && !found; j++)
-            found = load->sources[j].step == info->base_step;
-        if (!found)
-            return clu_fail(CLU_E_DATA, "%s: is a delta on step %llu, which is not among the files",
-                            load->sources[i].path, (unsigned long long)info->base_step);
+                            path, theirs->name);
     }
     return CLU_OK;
 }
@@ -159,126 +118,87 @@ static int write_batch(struct load *load)
     return status;
 }
 
-/* The newest version of the smallest key: a row into the batch, a candidate into the sketch. */
-static int take(struct load *load, const struct source *source)
+/* The values of a batch are those of one table. */
+static int begin_batch(struct load *load, int table)
 {
-    struct emb_shard *shard = load->shard;
-    struct emb_table *table = &shard->table[source->row.table];
-    uint32_t bucket = clu_bucket_of(table->hash, source->row.key);
-    if (load->keep && !load->keep(bucket, load->arg))
+    int status = write_batch(load);
+    if (status || (load->table == table && load->rows))
+        return status;
+    free(load->rows);
+    load->rows = malloc(LOAD_ROWS * load->shard->table[table].value_bytes);
+    load->table = table;
+    return load->rows ? CLU_OK : clu_fail(CLU_E_NO_MEMORY, "no memory to load rows");
+}
+
+/* A row into the batch, a waiting key into the sketch. */
+static int take(struct load *load, const struct emb_row *row, const void *from, bool is_candidate)
+{
+    const int t = load->table_of[row->table];
+    if (t < 0)
         return CLU_OK;
-    if (source->is_candidate) {
+    struct emb_table *table = &load->shard->table[t];
+    if (is_candidate) {
         if (table->sketch)
-            emb_sketch_set(table->sketch, bucket, source->row.key, source->row.count);
+            emb_sketch_set(table->sketch, clu_bucket_of(table->hash, row->key), row->key,
+                           row->count);
         return CLU_OK;
     }
-    if (!source->value)
-        return CLU_OK;
-    if (load->n_batch == LOAD_ROWS || load->table != source->row.table) {
-        int status = write_batch(load);
+    if (load->n_batch == LOAD_ROWS || load->table != t) {
+        int status = begin_batch(load, t);
         if (status)
             return status;
-        if (load->table != source->row.table || !load->rows) {
-            free(load->rows);
-            load->rows = malloc(LOAD_ROWS * table->value_bytes);
-            if (!load->rows)
-                return clu_fail(CLU_E_NO_MEMORY, "no memory to load rows");
-        }
-        load->table = source->row.table;
     }
     char *value = load->rows + load->n_batch * table->value_bytes;
-    emb_value_set_u32(value, EMB_VALUE_COUNT, source->row.count);
-    memcpy(value + EMB_VALUE_STEP, source->value, table->value_bytes - 4);
-    load->batch[load->n_batch++] = (struct emb_stored){.key = source->row.key, .value = value};
+    emb_value_set_u32(value, EMB_VALUE_COUNT, row->count);
+    memcpy(value + EMB_VALUE_STEP, from, table->value_bytes - 4);
+    load->batch[load->n_batch++] = (struct emb_stored){.key = row->key, .value = value};
     table->n_rows++;
     return CLU_OK;
 }
 
-/* Order of entries: table, rows before candidates, key. */
-static int compare_heads(const struct source *a, const struct source *b)
-{
-    if (a->row.table != b->row.table)
-        return a->row.table < b->row.table ? -1 : 1;
-    if (a->is_candidate != b->is_candidate)
-        return a->is_candidate ? 1 : -1;
-    return a->row.key < b->row.key ? -1 : a->row.key > b->row.key;
-}
-
-/* Candidates of a key count only where they are of the newest step of all: a later file that has
- * the key as a row, or no longer waiting, overrules. Deltas carry all waiting keys, so only the
- * newest files' matter. */
-static bool overruled(const struct load *load, const struct source *source)
-{
-    for (size_t i = 0; source->is_candidate && i < load->n_sources; i++)
-        if (load->sources[i].step > source->step)
-            return true;
-    return false;
-}
-
-static int merge_files(struct load *load)
+static int take_all(struct load *load)
 {
     for (;;) {
-        struct source *best = NULL;
-        for (size_t i = 0; i < load->n_sources; i++) {
-            struct source *s = &load->sources[i];
-            if (s->at_end)
-                continue;
-            int order = best ? compare_heads(s, best) : -1;
-            if (order < 0 || (order == 0 && s->step > best->step))
-                best = s;
-        }
-        if (!best)
+        struct emb_row row;
+        const void *value;
+        bool is_candidate;
+        int status = emb_snapshot_merge_entry(load->merge, &row, &value, &is_candidate);
+        if (status == CLU_E_NOT_FOUND)
             return write_batch(load);
-        int status = overruled(load, best) ? CLU_OK : take(load, best);
-        struct source head = *best; /* advancing moves best itself */
-        for (size_t i = 0; i < load->n_sources && !status; i++)
-            if (!load->sources[i].at_end && compare_heads(&load->sources[i], &head) == 0)
-                status = next_entry(&load->sources[i]);
+        if (!status)
+            status = take(load, &row, value, is_candidate);
         if (status)
             return status;
     }
 }
 
-static int open_sources(struct load *load, const char *const *paths, size_t n_paths)
+static int open_files(struct load *load, const char *const *paths, size_t n_paths)
 {
-    int status = CLU_OK;
-    load->sources = calloc(n_paths + 1, sizeof(*load->sources));
+    uint8_t buckets[EMB_BUCKET_BYTES] = {0};
+    for (uint32_t b = 0; load->keep && b < CLU_N_BUCKETS; b++)
+        if (load->keep(b, load->arg))
+            emb_bucket_add(buckets, b);
     load->batch = malloc(LOAD_ROWS * sizeof(*load->batch));
-    if (!load->sources || !load->batch)
+    if (!load->batch)
         return clu_fail(CLU_E_NO_MEMORY, "no memory to load snapshots");
-    for (size_t i = 0; i < n_paths && !status; i++) {
-        struct source *source = &load->sources[i];
-        status = emb_snapshot_reader_open(paths[i], &source->reader);
-        if (status)
-            break;
-        load->n_sources++;
-        source->path = paths[i];
-        source->step = emb_snapshot_reader_info(source->reader)->step;
-        status = match_tables(load->shard, source);
-    }
-    if (!status)
-        status = check_bases(load);
-    for (size_t i = 0; i < load->n_sources && !status; i++)
-        status = next_entry(&load->sources[i]);
-    return status;
+    int status = emb_snapshot_merge_open(paths, n_paths, load->keep ? buckets : NULL, &load->merge);
+    return status ? status : match_tables(load, n_paths ? paths[0] : "");
 }
 
 static int load_rows(struct load *load, const char *const *paths, size_t n_paths)
 {
     struct emb_shard *shard = load->shard;
     struct emb_roles roles = shard->roles;
-    int status = open_sources(load, paths, n_paths);
+    int status = open_files(load, paths, n_paths);
     if (status)
         return status;
     roles.loading = 1; /* (W1) */
     status = emb_layers_reset(shard, NULL, 0, &roles, NULL);
     if (!status)
-        status = merge_files(load);
+        status = take_all(load);
     if (status)
         return status;
-    uint64_t step = 0;
-    for (size_t i = 0; i < load->n_sources; i++)
-        step = load->sources[i].step > step ? load->sources[i].step : step;
+    const uint64_t step = emb_snapshot_merge_info(load->merge)->step;
     shard->clock = step;
     shard->floor = step + 1;
     struct emb_info info;
@@ -315,9 +235,7 @@ int emb_shard_load(struct emb_shard *shard, const char *const *paths, size_t n_p
                         shard->dir);
     struct load load = {.shard = shard, .keep = keep, .arg = arg, .table = -1};
     int status = load_rows(&load, paths, n_paths);
-    for (size_t i = 0; i < load.n_sources; i++)
-        emb_snapshot_reader_close(load.sources[i].reader);
-    free(load.sources);
+    emb_snapshot_merge_close(load.merge);
     free(load.batch);
     free(load.rows);
     if (status) { /* as it was: empty */

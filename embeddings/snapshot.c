@@ -38,7 +38,8 @@ struct emb_snapshot_reader {
     bool has_last, at_end;
     uint32_t last_type;
     uint64_t last_key;
-    float *embedding, *state; /* [largest dim], [largest n_state]: aligned copies */
+    uint8_t buckets[EMB_BUCKET_BYTES]; /* at_end: as the end block says */
+    float *embedding, *state;          /* [largest dim], [largest n_state]: aligned copies */
 };
 
 static int damaged(const struct emb_snapshot_reader *r, const char *what)
@@ -91,6 +92,7 @@ static int parse_table(struct emb_snapshot_reader *r, int t, const char *at)
     spec->seed = get_u64(at + 80);
     memcpy(&range, at + 88, 4);
     spec->init_range = range;
+    spec->expire_steps = (int64_t)get_u64(at + 96);
     if (emb_table_spec_check(spec) != CLU_OK ||
         get_u32(at + 76) != (uint32_t)emb_optimizer_n_state(spec->optimizer, spec->dim) ||
         get_u32(at + 92) != emb_value_bytes(spec) - 4)
@@ -110,9 +112,9 @@ static int read_header(struct emb_snapshot_reader *r)
         return status;
     if (memcmp(fixed, EMB_SNAPSHOT_MAGIC, 8) != 0)
         return damaged(r, "it is no snapshot of a shard");
-    if (get_u32(fixed + 8) != 1)
-        return clu_fail(CLU_E_DATA, "%s: snapshot format %u, this program reads 1", r->path,
-                        get_u32(fixed + 8));
+    if (get_u32(fixed + 8) != EMB_SNAPSHOT_VERSION)
+        return clu_fail(CLU_E_DATA, "%s: snapshot format %u, this program reads %d", r->path,
+                        get_u32(fixed + 8), EMB_SNAPSHOT_VERSION);
     uint32_t n_tables = get_u32(fixed + 32);
     if (n_tables > EMB_MAX_TABLES)
         return damaged(r, "the number of tables makes no sense");
@@ -196,11 +198,12 @@ void emb_snapshot_reader_close(struct emb_snapshot_reader *r)
 /* The end block (R2). */
 static int read_end(struct emb_snapshot_reader *r, uint64_t payload_bytes)
 {
-    if (payload_bytes != 24 || get_u64(r->block) != r->n_rows ||
+    if (payload_bytes != EMB_SNAPSHOT_END || get_u64(r->block) != r->n_rows ||
         get_u64(r->block + 8) != r->n_tombstones || get_u64(r->block + 16) != r->n_candidates)
         return damaged(r, "the totals at the end do not agree");
-    if (r->at + EMB_SNAPSHOT_BLOCK + 24 != r->file_bytes)
+    if (r->at + EMB_SNAPSHOT_BLOCK + EMB_SNAPSHOT_END != r->file_bytes)
         return damaged(r, "something follows the end");
+    memcpy(r->buckets, r->block + 24, EMB_BUCKET_BYTES);
     r->at_end = true;
     return CLU_E_NOT_FOUND;
 }
@@ -310,8 +313,14 @@ int emb_snapshot_reader_next(struct emb_snapshot_reader *r, struct emb_row *row_
     do
         status = emb_snapshot_reader_entry(r, row_p, &value, &is_candidate);
     while (!status && is_candidate);
-    if (status || !value)
-        return status;
+    if (!status && value)
+        emb_snapshot_reader_widen(r, value, row_p);
+    return status;
+}
+
+void emb_snapshot_reader_widen(struct emb_snapshot_reader *r, const void *value,
+                               struct emb_row *row_p)
+{
     const char *at = (const char *)value + 4;
     const size_t embedding_bytes = r->embedding_bytes[row_p->table];
     if (r->info.tables[row_p->table].dtype == EMB_BF16)
@@ -321,6 +330,22 @@ int emb_snapshot_reader_next(struct emb_snapshot_reader *r, struct emb_row *row_
     memcpy(r->state, at + embedding_bytes, 4 * (size_t)row_p->n_state);
     row_p->embedding = r->embedding;
     row_p->state = r->state;
+}
+
+int emb_snapshot_reader_buckets(struct emb_snapshot_reader *r, uint8_t buckets_p[EMB_BUCKET_BYTES])
+{
+    char end[EMB_SNAPSHOT_BLOCK + EMB_SNAPSHOT_END];
+    if (r->file_bytes < r->at + sizeof(end))
+        return damaged(r, "the end block is missing");
+    int status = read_at(r, r->file_bytes - sizeof(end), end, sizeof(end));
+    if (status)
+        return status;
+    if (memcmp(end, EMB_BLOCK_MAGIC, 4) != 0 || get_u32(end + 4) != EMB_BLOCK_END ||
+        get_u64(end + 16) != EMB_SNAPSHOT_END || get_u64(end + 32) != clu_hash_bytes(end, 32) ||
+        get_u64(end + 24) != clu_hash_bytes(end + EMB_SNAPSHOT_BLOCK, EMB_SNAPSHOT_END))
+        return clu_fail(CLU_E_CORRUPT, "%s: its last %zu bytes are no end block", r->path,
+                        sizeof(end));
+    memcpy(buckets_p, end + EMB_SNAPSHOT_BLOCK + 24, EMB_BUCKET_BYTES);
     return CLU_OK;
 }
 
@@ -333,8 +358,14 @@ int emb_snapshot_verify(const char *path, uint64_t *n_rows_p, uint64_t *n_tombst
     struct emb_row row;
     const void *value;
     int is_candidate;
+    uint64_t hash[EMB_MAX_TABLES];
+    uint8_t buckets[EMB_BUCKET_BYTES] = {0};
+    for (int t = 0; t < reader->info.n_tables; t++)
+        hash[t] = clu_table_hash(reader->info.tables[t].name);
     while ((status = emb_snapshot_reader_entry(reader, &row, &value, &is_candidate)) == CLU_OK)
-        ;
+        emb_bucket_add(buckets, clu_bucket_of(hash[row.table], row.key));
+    if (status == CLU_E_NOT_FOUND && memcmp(buckets, reader->buckets, sizeof(buckets)) != 0)
+        status = damaged(reader, "the buckets at the end are not those of the entries");
     if (status == CLU_E_NOT_FOUND) {
         status = CLU_OK;
         if (n_rows_p)

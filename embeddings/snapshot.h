@@ -2,14 +2,14 @@
  *
  *   header    offset size meaning
  *             0      8    "SLUICESN"
- *             8      4    version, 1
+ *             8      4    version, 2
  *             12     4    kind: 0 full, 1 delta
  *             16     8    step
  *             24     8    base step (delta), else 0
  *             32     4    number of tables T
  *             36     4    zero
- *             40     96 T the tables
- *             40+96T 8    XXH3 of all bytes before
+ *             40     104 T the tables
+ *             40+104T 8   XXH3 of all bytes before
  *   table     0      64   name, filled up with zeros
  *             64     4    dim
  *             68     4    optimizer (enum emb_optimizer)
@@ -18,6 +18,7 @@
  *             80     8    seed
  *             88     4    init_range, a float
  *             92     4    bytes of a value
+ *             96     8    expire_steps: rows whose last step is further back are gone; 0: none
  *   block     0      4    "BLCK"
  *             4      4    type: 0 rows, 1 candidates (keys not yet admitted), 2 end
  *             8      4    table; end: 0
@@ -30,7 +31,8 @@
  *                         each that is not a tombstone: last step 4, embedding dim x 4 (fp32) or
  *                         x 2 (bf16; padded to 4), state n_state x 4
  *   candidates            keys n x 8, pushes seen n x 4
- *   end                   rows 8, tombstones 8, candidates 8: totals of the file
+ *   end                   rows 8, tombstones 8, candidates 8: totals of the file; buckets 512: bit
+ *                         b % 8 of byte b / 8 is set when some entry lies in bucket b
  *
  * Tables come in order, and within a table entries by ascending key; nothing follows the end block.
  * So files merge by streaming, and a torn, cut or altered file is refused: CORRUPT, with path and
@@ -66,9 +68,15 @@ const struct emb_snapshot_info *emb_snapshot_reader_info(const struct emb_snapsh
  * once the end block has been found and agrees. Candidates are passed over. */
 int emb_snapshot_reader_next(struct emb_snapshot_reader *reader, struct emb_row *row_p);
 
+/* The buckets that the file has entries of, as the end block says: whoever needs others need not
+ * read it. CORRUPT. */
+enum { EMB_BUCKET_BYTES = 512 };
+int emb_snapshot_reader_buckets(struct emb_snapshot_reader *reader,
+                                uint8_t buckets_p[EMB_BUCKET_BYTES]);
+
 void emb_snapshot_reader_close(struct emb_snapshot_reader *reader);
 
-/* Reads the whole file and checks every block; counts may be NULL. */
+/* Reads the whole file and checks every block and the buckets; counts may be NULL. */
 int emb_snapshot_verify(const char *path, uint64_t *n_rows_p, uint64_t *n_tombstones_p);
 
 /* A digest of rows that does not depend on their order or on the number of files: the sum over rows

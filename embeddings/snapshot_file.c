@@ -31,6 +31,8 @@ struct emb_snapshot_writer {
     size_t values_bytes;
     char *out; /* a whole block */
     uint64_t n_rows, n_tombstones, n_candidates, size_bytes;
+    uint64_t table_hash[EMB_MAX_TABLES];
+    uint8_t buckets[EMB_BUCKET_BYTES];
 };
 
 static int write_bytes(struct emb_snapshot_writer *w, const void *data, size_t size)
@@ -67,7 +69,7 @@ static int write_header(struct emb_snapshot_writer *w, const struct emb_snapshot
     if (!header)
         return clu_fail(CLU_E_NO_MEMORY, "%s: no memory for the header", w->path);
     memcpy(header, EMB_SNAPSHOT_MAGIC, 8);
-    put_u32(header + 8, 1);
+    put_u32(header + 8, EMB_SNAPSHOT_VERSION);
     put_u32(header + 12, info->is_delta);
     put_u64(header + 16, info->step);
     put_u64(header + 24, info->base_step);
@@ -84,6 +86,7 @@ static int write_header(struct emb_snapshot_writer *w, const struct emb_snapshot
         put_u64(at + 80, spec->seed);
         memcpy(at + 88, &range, 4);
         put_u32(at + 92, (uint32_t)w->value_bytes[t]);
+        put_u64(at + 96, (uint64_t)spec->expire_steps);
     }
     put_u64(header + size, clu_hash_bytes(header, size));
     int status = write_bytes(w, header, size + 8);
@@ -102,6 +105,7 @@ int emb_snapshot_writer_open(const char *path, const struct emb_snapshot_info *i
     size_t smallest = BLOCK_BYTES, largest = 0;
     for (int t = 0; t < info->n_tables; t++) {
         size_t bytes = w->value_bytes[t] = emb_value_bytes(&info->tables[t]) - 4;
+        w->table_hash[t] = clu_table_hash(info->tables[t].name);
         smallest = bytes < smallest ? bytes : smallest;
         largest = bytes > largest ? bytes : largest;
     }
@@ -168,6 +172,7 @@ static int add(struct emb_snapshot_writer *w, int type, int table, uint64_t key,
         return status;
     w->type = type;
     w->table = table;
+    emb_bucket_add(w->buckets, clu_bucket_of(w->table_hash[table], key));
     w->keys[w->n] = key;
     w->counts[w->n++] = count;
     return CLU_OK;
@@ -221,7 +226,8 @@ int emb_snapshot_writer_finish(struct emb_snapshot_writer *w, uint64_t *n_rows_p
         put_u64(payload, w->n_rows);
         put_u64(payload + 8, w->n_tombstones);
         put_u64(payload + 16, w->n_candidates);
-        status = write_block(w, EMB_BLOCK_END, 0, 0, 24);
+        memcpy(payload + 24, w->buckets, EMB_BUCKET_BYTES);
+        status = write_block(w, EMB_BLOCK_END, 0, 0, EMB_SNAPSHOT_END);
     }
     if (!status && fsync(w->fd) != 0)
         status =

@@ -11,8 +11,10 @@
 
 enum {
     EMB_SNAPSHOT_HEADER = 40,
-    EMB_SNAPSHOT_TABLE = 96,
+    EMB_SNAPSHOT_VERSION = 2,
+    EMB_SNAPSHOT_TABLE = 104,
     EMB_SNAPSHOT_BLOCK = 40,
+    EMB_SNAPSHOT_END = 24 + EMB_BUCKET_BYTES, /* payload of the end block */
     EMB_SNAPSHOT_MAX_ENTRIES = 1 << 20,
 };
 enum { EMB_BLOCK_ROWS, EMB_BLOCK_CANDIDATES, EMB_BLOCK_END };
@@ -47,5 +49,16 @@ void emb_snapshot_writer_abort(struct emb_snapshot_writer *writer);
  * included: last step, embedding, state), NULL for the others. */
 int emb_snapshot_reader_entry(struct emb_snapshot_reader *reader, struct emb_row *row_p,
                               const void **value_p, int *is_candidate_p);
+
+/* Gives the row of such an entry its embedding and state, out of its raw value: views until the
+ * next call. */
+void emb_snapshot_reader_widen(struct emb_snapshot_reader *reader, const void *value,
+                               struct emb_row *row_p);
+
+/* Sets the bit of a bucket. */
+static inline void emb_bucket_add(uint8_t *buckets, uint32_t bucket)
+{
+    buckets[bucket / 8] |= (uint8_t)(1u << bucket % 8);
+}
 
 #endif

@@ -17,7 +17,7 @@
  * test_hash.c pins. */
 static const uint8_t golden[] = {
     /* 0 header */
-    'S', 'L', 'U', 'I', 'C', 'E', 'S', 'N', 1, 0, 0, 0, 1, 0, 0, 0,
+    'S', 'L', 'U', 'I', 'C', 'E', 'S', 'N', 2, 0, 0, 0, 1, 0, 0, 0,
     /* 16 step 300, base step 200 */
     0x2c, 1, 0, 0, 0, 0, 0, 0, 200, 0, 0, 0, 0, 0, 0, 0,
     /* 32 one table */
@@ -29,30 +29,34 @@ static const uint8_t golden[] = {
     /* 104 dim 2, optimizer 1, dtype 0, n_state 1, seed 9, init_range 0.5, value bytes 16 */
     2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x3f, 16, 0, 0,
     0,
-    /* 136 checksum */
+    /* 136 expire_steps 700 */
+    0xbc, 2, 0, 0, 0, 0, 0, 0,
+    /* 144 checksum */
     0, 0, 0, 0, 0, 0, 0, 0,
-    /* 144 block: rows, table 0, 2 entries, 40 bytes */
+    /* 152 block: rows, table 0, 2 entries, 40 bytes */
     'B', 'L', 'C', 'K', 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 40, 0, 0, 0, 0, 0, 0, 0,
-    /* 168 checksums */
+    /* 176 checksums */
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    /* 184 keys 5 and 2^64-1 */
+    /* 192 keys 5 and 2^64-1 */
     5, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255,
-    /* 200 counts 3 and 0 (a tombstone) */
+    /* 208 counts 3 and 0 (a tombstone) */
     3, 0, 0, 0, 0, 0, 0, 0,
-    /* 208 last step 299, embedding 1 and -2, state 0.25 */
+    /* 216 last step 299, embedding 1 and -2, state 0.25 */
     0x2b, 1, 0, 0, 0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0, 0, 0, 0x80, 0x3e,
-    /* 224 block: candidates, table 0, 1 entry, 12 bytes */
+    /* 232 block: candidates, table 0, 1 entry, 12 bytes */
     'B', 'L', 'C', 'K', 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0,
-    /* 248 checksums */
+    /* 256 checksums */
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    /* 264 key 7, pushed twice */
+    /* 272 key 7, pushed twice */
     7, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0,
-    /* 276 end: 24 bytes */
-    'B', 'L', 'C', 'K', 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0, 0, 0, 0, 0, 0,
-    /* 300 checksums */
+    /* 284 end: 536 bytes */
+    'B', 'L', 'C', 'K', 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 2, 0, 0, 0, 0, 0, 0,
+    /* 308 checksums */
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    /* 316 1 row, 1 tombstone, 1 candidate */
+    /* 324 1 row, 1 tombstone, 1 candidate; then 512 bytes of buckets, filled in by the test with
+     * clu_bucket_of */
     1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0};
+enum { BUCKETS_AT = 348, EXAMPLE_BYTES = BUCKETS_AT + EMB_BUCKET_BYTES };
 
 static void put_check(uint8_t *bytes, size_t at, size_t from, size_t size)
 {
@@ -76,6 +80,7 @@ static void write_example(const char *path)
     info.tables[0].optimizer = EMB_ROWWISE_ADAGRAD;
     info.tables[0].seed = 9;
     info.tables[0].init_range = 0.5;
+    info.tables[0].expire_steps = 700;
     struct {
         uint32_t count, last_step;
         float embedding[2], state;
@@ -90,22 +95,27 @@ static void write_example(const char *path)
                           CLU_OK);
     CU_ASSERT_EQUAL(n_rows, 1);
     CU_ASSERT_EQUAL(n_tombstones, 1);
-    CU_ASSERT_EQUAL(size, sizeof(golden));
+    CU_ASSERT_EQUAL(size, EXAMPLE_BYTES);
 }
 
 static void test_a_file_is_as_its_format_says_byte_for_byte(void)
 {
     char dir[256], path[300], *data;
-    uint8_t expected[sizeof(golden)];
+    uint8_t expected[EXAMPLE_BYTES] = {0};
     size_t size;
     rig_folder(dir, sizeof(dir), "golden");
     snprintf(path, sizeof(path), "%s/file", dir);
     write_example(path);
     memcpy(expected, golden, sizeof(golden));
-    put_check(expected, 136, 0, 136);
-    put_block_checks(expected, 144, 40);
-    put_block_checks(expected, 224, 12);
-    put_block_checks(expected, 276, 24);
+    const uint64_t keys[] = {5, UINT64_MAX, 7};
+    for (int i = 0; i < 3; i++) {
+        uint32_t bucket = clu_bucket_of(clu_table_hash("t"), keys[i]);
+        expected[BUCKETS_AT + bucket / 8] |= (uint8_t)(1 << bucket % 8);
+    }
+    put_check(expected, 144, 0, 144);
+    put_block_checks(expected, 152, 40);
+    put_block_checks(expected, 232, 12);
+    put_block_checks(expected, 284, 536);
     CU_ASSERT_EQUAL_FATAL(clu_file_read_all(path, 1 << 20, &data, &size), CLU_OK);
     CU_ASSERT_EQUAL_FATAL(size, sizeof(expected));
     for (size_t i = 0; i < size; i++)
