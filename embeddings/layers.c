@@ -373,6 +373,7 @@ static int put(struct emb_layers *layers, int table, int layer, const struct emb
     if (code == MDB_KEYEXIST)
         return CLU_OK;
     layers->written_bytes += VALUE_HEADER + rest + 8;
+    layers->touched += TOUCH_BYTES; /* the page it goes to is read from the map first */
     return code ? write_failed(layers, code, "cannot write a row") : CLU_OK;
 }
 

@@ -26,7 +26,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { GROUP_HEADER = 40, RECORD_HEADER = 24, MAX_TABLES = 64 };
+enum {
+    GROUP_HEADER = 40,
+    RECORD_HEADER = 24,
+    MAX_TABLES = 64,
+    DROP_WORDS = 64,           /* 4096 buckets */
+    MAX_VALUE_BYTES = 1 << 20, /* of a row */
+};
 #define GROUP_MAGIC "GRUP"
 
 struct log_file {
@@ -140,6 +146,21 @@ static uint64_t get_u64(const char *at)
 
 typedef int apply_function(void *context, uint64_t lsn, const struct emb_pushlog_record *record);
 
+/* Bytes of a record that belong to each key, beside the key. */
+static size_t row_rest(const struct emb_pushlog *log, const struct emb_pushlog_record *record)
+{
+    switch (record->kind) {
+    case EMB_LOG_PUSH:
+        return 4 * (size_t)log->dims[record->table];
+    case EMB_LOG_ROWS:
+        return record->value_bytes;
+    case EMB_LOG_WAITING:
+        return 4;
+    default:
+        return 0;
+    }
+}
+
 /* One record at *at_p; CORRUPT when it does not fit what is left or names a table that is not
  * there. */
 static int parse_record(const struct emb_pushlog *log, const char **at_p, const char *end,
@@ -158,15 +179,18 @@ static int parse_record(const struct emb_pushlog *log, const char **at_p, const 
     } else if (kind == EMB_LOG_TICK) {
         record->step = first;
     } else {
-        if (kind != EMB_LOG_PUSH || table >= (uint32_t)log->n_tables)
+        record->step = kind == EMB_LOG_PUSH ? first : 0;
+        record->value_bytes = kind == EMB_LOG_ROWS ? first : 0;
+        record->n = second;
+        if (kind < EMB_LOG_PUSH || kind > EMB_LOG_DROP || table >= (uint32_t)log->n_tables ||
+            record->value_bytes > MAX_VALUE_BYTES || (kind == EMB_LOG_DROP && second != DROP_WORDS))
             return CLU_E_CORRUPT;
-        uint64_t row_bytes = 8 + 4 * (uint64_t)log->dims[table];
+        uint64_t row_bytes = 8 + row_rest(log, record);
         if (second > (uint64_t)(end - at) / row_bytes)
             return CLU_E_CORRUPT;
-        record->step = first;
-        record->n = second;
         record->keys = (const uint64_t *)(const void *)at;
         record->grads = (const float *)(const void *)(at + 8 * second);
+        record->values = record->grads;
         at += second * row_bytes;
         at += -(intptr_t)(second * row_bytes) & 7; /* records start on multiples of 8 */
         if (at > end)
@@ -367,12 +391,8 @@ void emb_pushlog_close(struct emb_pushlog *log)
 
 int emb_pushlog_add(struct emb_pushlog *log, const struct emb_pushlog_record *record)
 {
-    size_t rows = 0, padding = 0;
-    if (record->kind == EMB_LOG_PUSH) {
-        rows = record->n * (8 + 4 * (size_t)log->dims[record->table]);
-        padding = -rows & 7;
-    }
-    size_t size = RECORD_HEADER + rows + padding;
+    const size_t rest = row_rest(log, record), rows = record->n * (8 + rest), padding = -rows & 7;
+    const size_t size = RECORD_HEADER + rows + padding;
     if (log->group_bytes + size > log->group_capacity) {
         size_t capacity = 2 * (log->group_bytes + size);
         char *group = realloc(log->group, capacity);
@@ -382,17 +402,23 @@ int emb_pushlog_add(struct emb_pushlog *log, const struct emb_pushlog_record *re
         log->group_capacity = capacity;
     }
     char *at = log->group + log->group_bytes;
-    uint32_t kind = record->kind,
-             table = record->kind == EMB_LOG_PUSH ? (uint32_t)record->table : 0;
-    uint64_t first = record->kind == EMB_LOG_MARK ? record->incarnation : record->step;
-    uint64_t second = record->kind == EMB_LOG_MARK ? record->seq : record->n;
+    uint32_t kind = record->kind, table = (uint32_t)record->table;
+    uint64_t first = record->step, second = record->n;
+    if (record->kind == EMB_LOG_MARK) {
+        first = record->incarnation;
+        second = record->seq;
+    } else if (record->kind == EMB_LOG_ROWS) {
+        first = record->value_bytes;
+    }
     memcpy(at, &kind, 4);
     memcpy(at + 4, &table, 4);
     memcpy(at + 8, &first, 8);
     memcpy(at + 16, &second, 8);
-    if (record->kind == EMB_LOG_PUSH && record->n) {
+    if (record->n) {
+        const void *values = record->kind == EMB_LOG_PUSH ? record->grads : record->values;
         memcpy(at + RECORD_HEADER, record->keys, 8 * record->n);
-        memcpy(at + RECORD_HEADER + 8 * record->n, record->grads, rows - 8 * record->n);
+        if (rest)
+            memcpy(at + RECORD_HEADER + 8 * record->n, values, rest * record->n);
         memset(at + RECORD_HEADER + rows, 0, padding);
     }
     log->group_bytes += size;

@@ -9,11 +9,14 @@
  *             24     8    XXH3 of the payload
  *             32     8    XXH3 of the 32 bytes before
  *             40          records, one after the other
- *   record    0      4    kind: 1 push, 2 mark, 3 tick
- *             4      4    push: table, by its number here; else 0
- *             8      8    push: step; mark: incarnation; tick: step
- *             16     8    push: number of keys n; mark: seq; tick: 0
- *             24          push: keys n x 8, gradients n x dim x 4
+ *   record    0      4    kind: 1 push, 2 mark, 3 tick, 4 rows, 5 waiting, 6 drop
+ *             4      4    push, rows, waiting: table, by its number here; else 0
+ *             8      8    push, tick: step; mark: incarnation; rows: bytes of a value; else 0
+ *             16     8    mark: seq; tick: 0; others: number of keys n
+ *             24          keys n x 8, then push: gradients n x dim x 4; rows: values, n of the
+ *                         bytes said; waiting: pushes counted, n x 4; filled up to 8
+ *
+ * A drop's keys are the set of buckets that went away, a bit each: 64 words.
  *
  * A group is what one commit acknowledges: after a crash it is there whole or not at all. A torn
  * group at the end of the newest file is cut off; damage anywhere else is CORRUPT. Threads: one
@@ -29,12 +32,21 @@
 struct emb_pushlog;
 
 struct emb_pushlog_record {
-    enum { EMB_LOG_PUSH = 1, EMB_LOG_MARK = 2, EMB_LOG_TICK = 3 } kind;
+    enum {
+        EMB_LOG_PUSH = 1,
+        EMB_LOG_MARK,
+        EMB_LOG_TICK,
+        EMB_LOG_ROWS,    /* put as they are */
+        EMB_LOG_WAITING, /* counts of admission, set */
+        EMB_LOG_DROP,    /* of whole buckets */
+    } kind;
     int table;
     uint64_t step, incarnation, seq;
+    size_t value_bytes; /* rows */
     size_t n;
     const uint64_t *keys;
-    const float *grads; /* [n, dim] */
+    const float *grads; /* push: [n, dim] */
+    const void *values; /* rows: [n, value_bytes]; waiting: [n] uint32_t */
 };
 
 /* Opens the log in a folder: replays every group with lsn > after, in order, through apply (a

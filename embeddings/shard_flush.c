@@ -332,6 +332,7 @@ static int write_step(struct emb_shard *shard, size_t slice)
     do
         status = write_rows(shard, flush->table, flush->at, end);
     while (status == CLU_E_AGAIN);
+    emb_trim_map(shard);
     if (status)
         return status;
     rows_are_written(shard, &shard->table[flush->table], flush->at, end);

@@ -1,7 +1,8 @@
 /* What the files of a shard share: shard.c (open, end of a step), shard_rows.c (pull, push),
  * shard_state.c (what is remembered where), shard_room.c (memory budget, write-back, eviction,
  * expiry), shard_flush.c (writing rows to layers, sorted and in slices), shard_snapshot.c (seal,
- * file, confirm, merge, rollback), shard_load.c (restore, walk, move).
+ * file, confirm, merge, rollback), shard_load.c (restore), shard_move.c (rows one by one, moving
+ * buckets).
  *
  * Invariants they all keep:
  * (I1) A row's newest version is in memory, or, when its key is not there, in the first of the
@@ -131,6 +132,7 @@ struct emb_shard {
     bool merge_running; /* roles.merging, and the merge's place below */
     int merge_table;
     uint64_t merge_key;
+    bool in_group;           /* while the log is replayed: part of a group is applied */
     uint64_t replay_lsn;     /* while the log is replayed: the group being applied; else 0 */
     struct emb_store *ahead; /* [n_tables] then: keys that layers hold with a later lsn -> it */
     size_t dirtied;          /* rows that became dirty since the last housekeeping */
@@ -178,6 +180,8 @@ int emb_info_adopt(struct emb_shard *shard, struct emb_info *info); /* takes wha
 int emb_roles_put(struct emb_shard *shard, const struct emb_roles *roles);
 int emb_state_open(struct emb_shard *shard);
 int emb_specs_check(struct emb_shard *shard);
+/* While the log is replayed: a layer's row of this key, now in memory, includes group lsn. */
+bool emb_replayed(const struct emb_shard *shard, int table, uint64_t key, uint64_t lsn);
 int emb_layers_reset(struct emb_shard *shard, const int *layers, int n_layers,
                      const struct emb_roles *roles, const struct emb_info *current);
 
@@ -203,6 +207,10 @@ static inline int emb_layer_spare(const struct emb_roles *roles) /* neither base
     return EMB_N_LAYERS - (int)roles->base - (int)roles->current;
 }
 int emb_merge_advance(struct emb_shard *shard, int64_t budget_us); /* AGAIN: more to do */
+
+/* ---- shard_move.c ---- */
+int emb_replay_moved(struct emb_shard *shard, uint64_t lsn,
+                     const struct emb_pushlog_record *record);
 
 /* ---- shard_load.c ---- */
 int emb_shard_warm(struct emb_shard *shard);

@@ -82,10 +82,10 @@ static size_t evict(struct emb_table *table, size_t n)
     return freed;
 }
 
-/* Writing back is possible: no other flush is on, and no group is pending (I4). */
+/* Writing back is possible: no other flush is on, and no group is pending or half replayed (I4). */
 static bool may_clean(const struct emb_shard *shard)
 {
-    return shard->flush.kind == EMB_FLUSH_NONE &&
+    return shard->flush.kind == EMB_FLUSH_NONE && !shard->in_group &&
            !(shard->log && emb_pushlog_pending(shard->log)) && !shard->job;
 }
 

@@ -370,6 +370,16 @@ static void stop_waiting(struct emb_table *table, uint64_t key)
         emb_sketch_remove(table->sketch, clu_bucket_of(table->hash, key), key);
 }
 
+bool emb_replayed(const struct emb_shard *shard, int table, uint64_t key, uint64_t lsn)
+{
+    const struct emb_store *ahead = &shard->ahead[table];
+    uint32_t slot = emb_store_find(ahead, key);
+    uint64_t included = 0;
+    if (slot != EMB_NO_SLOT)
+        memcpy(&included, emb_store_row(ahead, slot) + 8, 8);
+    return included >= lsn;
+}
+
 static int replay_push(struct emb_shard *shard, uint64_t lsn,
                        const struct emb_pushlog_record *record)
 {
@@ -385,11 +395,8 @@ static int replay_push(struct emb_shard *shard, uint64_t lsn,
     float *grads = malloc((record->n + 1) * dim * sizeof(*grads));
     size_t n = 0;
     for (size_t i = 0; i < record->n && keys && grads; i++) {
-        uint32_t slot = emb_store_find(ahead, record->keys[i]);
-        uint64_t included = 0;
-        if (slot != EMB_NO_SLOT)
-            memcpy(&included, emb_store_row(ahead, slot) + 8, 8);
-        if (included >= lsn) { /* the row came to be in between: it no longer waits */
+        if (emb_replayed(shard, record->table, record->keys[i], lsn)) {
+            /* the row came to be in between: it no longer waits */
             stop_waiting(&shard->table[record->table], record->keys[i]);
             continue;
         }
@@ -404,28 +411,41 @@ static int replay_push(struct emb_shard *shard, uint64_t lsn,
     return status;
 }
 
+static int apply_record(struct emb_shard *shard, uint64_t lsn,
+                        const struct emb_pushlog_record *record)
+{
+    if (record->kind == EMB_LOG_MARK)
+        return emb_marks_set(&shard->marks, record->incarnation, record->seq);
+    if (record->kind == EMB_LOG_DROP)
+        return emb_replay_moved(shard, lsn, record);
+    if (record->kind != EMB_LOG_TICK) {
+        struct emb_pushlog_record here = *record;
+        here.table = 0;
+        while (here.table < shard->n_tables && shard->table[here.table].id != record->table)
+            here.table++;
+        if (here.table == shard->n_tables)
+            return CLU_OK; /* a table that the job no longer has */
+        return here.kind == EMB_LOG_PUSH ? replay_push(shard, lsn, &here)
+                                         : emb_replay_moved(shard, lsn, &here);
+    }
+    if (record->step > shard->clock)
+        shard->clock = record->step;
+    return CLU_OK;
+}
+
 static int replay_record(void *context, uint64_t lsn, const struct emb_pushlog_record *record)
 {
     struct emb_shard *shard = context;
     if (lsn != shard->replay_lsn) { /* a new group: what is before it is complete (I4) */
         shard->durable_lsn = lsn - 1;
         shard->replay_lsn = lsn;
+        shard->in_group = false;
         int status = emb_housekeeping(shard);
         if (status)
             return status;
     }
-    if (record->kind == EMB_LOG_PUSH) {
-        struct emb_pushlog_record here = *record;
-        here.table = 0;
-        while (here.table < shard->n_tables && shard->table[here.table].id != record->table)
-            here.table++;
-        return here.table < shard->n_tables ? replay_push(shard, lsn, &here) : CLU_OK;
-    }
-    if (record->kind == EMB_LOG_MARK)
-        return emb_marks_set(&shard->marks, record->incarnation, record->seq);
-    if (record->step > shard->clock)
-        shard->clock = record->step;
-    return CLU_OK;
+    shard->in_group = true;
+    return apply_record(shard, lsn, record);
 }
 
 /* Opens the log and applies what it holds beyond the checkpoint; durability snapshot: removes one.
@@ -449,6 +469,7 @@ static int open_log(struct emb_shard *shard)
         status =
             emb_pushlog_open(shard->dir, dims, n_dims, before, replay_record, shard, &shard->log);
     shard->replay_lsn = 0;
+    shard->in_group = false;
     for (int t = 0; t < shard->n_tables; t++)
         emb_store_fini(&shard->ahead[t]);
     free(shard->ahead);

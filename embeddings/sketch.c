@@ -141,6 +141,15 @@ void emb_sketch_list(const struct emb_sketch *sketch, struct emb_candidate *cand
     qsort(candidates_p, n, sizeof(*candidates_p), by_key);
 }
 
+size_t emb_sketch_bucket(const struct emb_sketch *sketch, uint32_t bucket,
+                         struct emb_candidate *candidates_p)
+{
+    const struct set *set = &sketch->set[bucket];
+    for (uint32_t i = 0; i < set->n; i++)
+        candidates_p[i] = (struct emb_candidate){set->key[i], set->count[i]};
+    return set->n;
+}
+
 size_t emb_sketch_memory(void)
 {
     return sizeof(struct emb_sketch);

@@ -46,6 +46,10 @@ size_t emb_sketch_count(const struct emb_sketch *sketch);
 /* All waiting keys by ascending key, emb_sketch_count of them. */
 void emb_sketch_list(const struct emb_sketch *sketch, struct emb_candidate *candidates_p);
 
+/* The waiting keys of a bucket in order of arrival, into [EMB_SKETCH_WAYS]; their number. */
+size_t emb_sketch_bucket(const struct emb_sketch *sketch, uint32_t bucket,
+                         struct emb_candidate *candidates_p);
+
 /* Resident bytes at most. */
 size_t emb_sketch_memory(void);
 
