@@ -226,16 +226,8 @@ int clu_fsync_path(const char *path)
     return status;
 }
 
-int clu_rename_durable(const char *from, const char *to)
+static int sync_folder_of(const char *to)
 {
-    int status = clu_fsync_path(from);
-    if (status != CLU_OK)
-        return status;
-    if (rename(from, to) != 0) {
-        int number = errno;
-        return clu_fail(clu_status_from_errno(number), "cannot rename %s to %s: %s", from, to,
-                        strerror(number));
-    }
     char folder[4096];
     if ((size_t)snprintf(folder, sizeof(folder), "%s", to) >= sizeof(folder))
         return clu_fail(CLU_E_CONFIG, "path is too long: %s", to);
@@ -247,4 +239,44 @@ int clu_rename_durable(const char *from, const char *to)
     else
         snprintf(folder, sizeof(folder), ".");
     return clu_fsync_path(folder);
+}
+
+static int move(const char *from, const char *to, unsigned flags)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, flags) == 0)
+        return CLU_OK;
+    int number = errno;
+    return clu_fail(clu_status_from_errno(number), "cannot rename %s to %s: %s", from, to,
+                    strerror(number));
+}
+
+int clu_rename_durable(const char *from, const char *to)
+{
+    int status = clu_fsync_path(from);
+    if (status == CLU_OK)
+        status = move(from, to, 0);
+    return status != CLU_OK ? status : sync_folder_of(to);
+}
+
+int clu_install_folder(const char *from, const char *to)
+{
+    char old[4096];
+    if (!clu_path_exists(to))
+        return clu_rename_durable(from, to);
+    int status = clu_fsync_path(from);
+    if (status != CLU_OK)
+        return status;
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) == 0) {
+        status = sync_folder_of(to);
+        return status != CLU_OK ? status : clu_remove_tree(from);
+    }
+    /* a file system without exchange: for a moment nothing stands at `to` */
+    if ((size_t)snprintf(old, sizeof(old), "%s.old", to) >= sizeof(old))
+        return clu_fail(CLU_E_CONFIG, "path is too long: %s", to);
+    status = clu_remove_tree(old);
+    if (status == CLU_OK)
+        status = move(to, old, 0);
+    if (status == CLU_OK)
+        status = clu_rename_durable(from, to);
+    return status != CLU_OK ? status : clu_remove_tree(old);
 }

@@ -41,6 +41,10 @@ int clu_fsync_path(const char *path);
  * for folders too (whose files must be synced already). */
 int clu_rename_durable(const char *from, const char *to);
 
+/* Puts a finished folder, whose files are synced, at `to`; what stood there is removed. In one
+ * step where the file system can exchange two names, so a reader finds the old or the new. */
+int clu_install_folder(const char *from, const char *to);
+
 /* A text file read line by line; gzip and zstd are recognised by content, whatever the name. */
 struct clu_text_stream;
 

@@ -6,8 +6,8 @@
 
 #include "cluster/file.h"
 #include "cluster/log.h"
-#include "cluster/manifest.h"
 #include "cluster/map.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "embeddings/shard.h"
 
@@ -44,24 +44,16 @@ static bool is_empty(struct emb_shard *rows)
     return stats.n_rows == 0 && emb_shard_step(rows) == 0;
 }
 
+/* Reads what is owned out of the files of a snapshot and of the links below it. */
 static int load_files(struct emb_shard *rows, const struct psv_origin *origin, struct owned *owned)
 {
-    struct clu_manifest manifest;
-    int status = clu_manifest_load(origin->folder, &manifest);
+    struct clu_snapshot snapshot;
+    const char **paths = NULL;
+    size_t n = 0;
+    int status = clu_snapshot_open(origin->folder, &snapshot);
     if (status)
         return status;
-    size_t n = 0;
-    char(*text)[CLU_PATH_BYTES] = calloc((size_t)manifest.n_files + 1, sizeof(*text));
-    const char **paths = calloc((size_t)manifest.n_files + 1, sizeof(*paths));
-    if (!text || !paths)
-        status = clu_fail(CLU_E_NO_MEMORY, "no memory for the names of %d files", manifest.n_files);
-    for (int i = 0; !status && i < manifest.n_files; i++) {
-        if (strncmp(manifest.files[i].path, "rows/", 5))
-            continue;
-        status = clu_path_join(text[n], sizeof(text[n]), origin->folder, manifest.files[i].path);
-        paths[n] = text[n];
-        n++;
-    }
+    status = clu_snapshot_row_files(&snapshot, &paths, &n);
     if (!status)
         status = emb_shard_load(rows, paths, n, is_owned, owned);
     if (!status && emb_shard_step(rows) != origin->step)
@@ -69,8 +61,7 @@ static int load_files(struct emb_shard *rows, const struct psv_origin *origin, s
             clu_fail(CLU_E_CORRUPT, "%s: its rows are of step %llu, expected %llu", origin->folder,
                      (unsigned long long)emb_shard_step(rows), (unsigned long long)origin->step);
     free(paths);
-    free(text);
-    clu_manifest_fini(&manifest);
+    clu_snapshot_fini(&snapshot);
     return status;
 }
 

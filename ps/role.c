@@ -4,8 +4,8 @@
  */
 #include "cluster/job.h"
 #include "cluster/log.h"
-#include "cluster/manifest.h"
 #include "cluster/member.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "cluster/transport.h"
 #include "embeddings/shard.h"

@@ -5,6 +5,7 @@
 #define SCHED_SCHEDULER_INTERNAL_H
 
 #include "cluster/security.h"
+#include "cluster/snapshot.h"
 #include "sched/coordinator.h"
 #include "sched/scheduler.h"
 

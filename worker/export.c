@@ -16,7 +16,7 @@
 #include "cluster/hash.h"
 #include "cluster/job.h"
 #include "cluster/log.h"
-#include "cluster/manifest.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "embeddings/export.h"
 #include "model/params.h"
@@ -45,11 +45,11 @@ int wrk_export_find_snapshot(const char *path, char folder_p[CLU_PATH_BYTES])
     int status = clu_snapshot_resolve(path, folder_p);
     if (status)
         return status;
-    struct clu_manifest manifest;
-    status = clu_manifest_load(folder_p, &manifest);
+    struct clu_snapshot snapshot;
+    status = clu_snapshot_open(folder_p, &snapshot);
     if (!status) {
-        status = clu_manifest_verify(folder_p, &manifest, true);
-        clu_manifest_fini(&manifest);
+        status = clu_snapshot_verify(&snapshot, true);
+        clu_snapshot_fini(&snapshot);
     }
     if (!status)
         return CLU_OK;
@@ -214,26 +214,6 @@ bool wrk_export_is_one(const char *dir)
     return is_one;
 }
 
-/* part becomes out; what stood at out goes */
-static int install(const char *part, const char *out)
-{
-    if (!clu_path_exists(out))
-        return clu_rename_durable(part, out);
-    if (renameat2(AT_FDCWD, part, AT_FDCWD, out, RENAME_EXCHANGE) == 0)
-        return clu_remove_tree(part);
-    /* a file system without exchange: for a moment nothing stands at out */
-    char old[CLU_PATH_BYTES];
-    if (snprintf(old, sizeof(old), "%s.old", out) >= (int)sizeof(old))
-        return clu_fail(CLU_E_CONFIG, "%s: the path is too long", out);
-    int status = clu_remove_tree(old);
-    if (!status && rename(out, old) < 0)
-        status = clu_fail(clu_status_from_errno(errno), "%s: cannot be moved aside: %s", out,
-                          strerror(errno));
-    if (!status)
-        status = clu_rename_durable(part, out);
-    return status ? status : clu_remove_tree(old);
-}
-
 int wrk_export_create(const char *snapshot, const char *out)
 {
     char folder[CLU_PATH_BYTES], part[CLU_PATH_BYTES], clean[CLU_PATH_BYTES];
@@ -264,7 +244,7 @@ int wrk_export_create(const char *snapshot, const char *out)
     if (!status)
         status = write_manifest(part, &manifest);
     if (!status)
-        status = install(part, clean);
+        status = clu_install_folder(part, clean);
     if (status)
         clu_remove_tree(part);
     else

@@ -9,7 +9,7 @@
 #include "cluster/hash.h"
 #include "cluster/job.h"
 #include "cluster/log.h"
-#include "cluster/manifest.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "embeddings/snapshot.h"
 #include "worker/export.h"

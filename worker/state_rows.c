@@ -1,53 +1,33 @@
-/* The row files of a snapshot, found by its manifest and merged by embeddings/snapshot_merge.h. */
+/* The row files of a snapshot and of the links below it, found by their manifests and merged by
+ * embeddings/snapshot_merge.h. */
 #include "worker/state_rows.h"
 
-#include "cluster/file.h"
 #include "cluster/log.h"
-#include "cluster/manifest.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "embeddings/snapshot_merge.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 struct wrk_state_rows {
     struct emb_snapshot_merge *merge;
 };
 
-static int open_files(const char *folder, const struct clu_manifest *manifest,
-                      struct emb_snapshot_merge **merge_p)
-{
-    size_t n = 0;
-    char(*text)[CLU_PATH_BYTES] = calloc((size_t)manifest->n_files + 1, sizeof(*text));
-    const char **paths = calloc((size_t)manifest->n_files + 1, sizeof(*paths));
-    int status = text && paths
-                     ? CLU_OK
-                     : clu_fail(CLU_E_NO_MEMORY, "%s: no memory to read its rows", folder);
-    for (int i = 0; i < manifest->n_files && !status; i++)
-        if (!strncmp(manifest->files[i].path, "rows/", 5)) {
-            status = clu_path_join(text[n], sizeof(text[n]), folder, manifest->files[i].path);
-            paths[n] = text[n];
-            n++;
-        }
-    if (!status && n == 0)
-        status = clu_fail(CLU_E_CORRUPT, "%s: the manifest lists no file under rows/", folder);
-    if (!status)
-        status = emb_snapshot_merge_open(paths, n, NULL, merge_p);
-    free(paths);
-    free(text);
-    return status;
-}
-
 int wrk_state_rows_open(const char *folder, struct wrk_state_rows **rows_p)
 {
-    struct clu_manifest manifest;
-    int status = clu_manifest_load(folder, &manifest);
+    struct clu_snapshot snapshot;
+    int status = clu_snapshot_open(folder, &snapshot);
     if (status)
         return status;
+    const char **paths = NULL;
+    size_t n = 0;
     struct wrk_state_rows *rows = calloc(1, sizeof(*rows));
-    status = rows ? open_files(folder, &manifest, &rows->merge)
+    status = rows ? clu_snapshot_row_files(&snapshot, &paths, &n)
                   : clu_fail(CLU_E_NO_MEMORY, "%s: no memory to read its rows", folder);
-    clu_manifest_fini(&manifest);
+    if (!status)
+        status = emb_snapshot_merge_open(paths, n, NULL, &rows->merge);
+    free(paths);
+    clu_snapshot_fini(&snapshot);
     if (status)
         wrk_state_rows_close(rows);
     else

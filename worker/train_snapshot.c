@@ -10,7 +10,7 @@
 
 #include "cluster/file.h"
 #include "cluster/log.h"
-#include "cluster/manifest.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 
 #include <inttypes.h>

@@ -6,8 +6,8 @@
 
 #include "cluster/file.h"
 #include "cluster/hash.h"
-#include "cluster/manifest.h"
 #include "cluster/map.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "cluster/transport.h"
 #include "embeddings/table.h"

@@ -12,6 +12,7 @@
 #include "cluster/file.h"
 #include "cluster/log.h"
 #include "cluster/member.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "cluster/transport.h"
 #include "sched/process.h"

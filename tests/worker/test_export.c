@@ -6,7 +6,7 @@
 #include "cluster/file.h"
 #include "cluster/hash.h"
 #include "cluster/job.h"
-#include "cluster/manifest.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "embeddings/shard.h"
 #include "model/params.h"
