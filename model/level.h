@@ -1,7 +1,8 @@
 /* The hot code, compiled once per level of the machine and chosen at run time.
  *
  * level_base.c runs on any processor of the architecture (SSE2 on x86-64, NEON on arm64),
- * level_v3.c needs AVX2 and FMA, level_v4.c AVX-512. Results differ between levels by rounding, so
+ * level_v3.c needs AVX2 and FMA, level_v4.c AVX-512 (GCC only: clang has no pragma for a file's
+ * target, and builds level_base.c alone). Results differ between levels by rounding, so
  * a job that must be bit-identical across machines runs on machines of one level. Private to the
  * folder. Threads: any.
  */
@@ -20,7 +21,7 @@ struct mdl_level {
 };
 
 extern const struct mdl_level mdl_level_base;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__clang__)
 extern const struct mdl_level mdl_level_v3, mdl_level_v4;
 #endif
 

@@ -12,7 +12,7 @@ const struct mdl_level *mdl_level_at(int i)
 {
     const struct mdl_level *levels[4] = {NULL};
     int n = 0;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__clang__)
     if (__builtin_cpu_supports("x86-64-v4"))
         levels[n++] = &mdl_level_v4;
     if (__builtin_cpu_supports("x86-64-v3"))

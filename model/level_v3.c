@@ -1,5 +1,5 @@
 /* The hot code for x86-64-v3 (AVX2 and FMA). */
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__clang__)
 #pragma GCC target("arch=x86-64-v3")
 #include "model/level.h"
 

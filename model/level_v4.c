@@ -1,5 +1,5 @@
 /* The hot code for x86-64-v4 (AVX-512). */
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__clang__)
 #pragma GCC target("arch=x86-64-v4")
 #include "model/level.h"
 

@@ -108,7 +108,14 @@ MDL_INLINE mdl_vec mdl_max(mdl_vec a, mdl_vec b)
 /* v with lanes i and i ^ width exchanged */
 MDL_INLINE mdl_vec mdl_swap(mdl_vec v, int width)
 {
+#ifdef __clang__ /* knows no shuffle by a variable; it sees through the loop */
+    mdl_vec swapped;
+    for (int i = 0; i < MDL_N_LANES; i++)
+        swapped[i] = v[i ^ width];
+    return swapped;
+#else
     return __builtin_shuffle(v, (mdl_mask)MDL_COUNT ^ width);
+#endif
 }
 
 /* the sum of all lanes, in a fixed order */

@@ -19,7 +19,8 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-sh cluster/deploy/install-deps.sh --tests || exit $?
+if [ "$mode" = slow ]; then deps=--slow; else deps=--tests; fi
+sh cluster/deploy/install-deps.sh "$deps" || exit $?
 
 passed=0
 failed=0
@@ -50,7 +51,19 @@ export OPENBLAS_NUM_THREADS=1 # threads of its own would race with nothing of ou
 [ "$mode" = slow ] || export SLUICE_TEST_SEED="${SLUICE_TEST_SEED:-7}"
 jobs=$(nproc 2>/dev/null || echo 2)
 case $mode in
-slow) run_preset release -L slow "$@" ;;
+slow)
+    run_preset release -L slow "$@"
+    # Hostile bytes: a million malformed messages under the address sanitizer, and each decoder's fuzz target for a
+    # minute where clang has its runtime.
+    export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}"
+    run_preset asan -L slow -R 'ps[.]crowd_long' "$@"
+    if echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n ? 0 : 0; }' |
+        clang -x c -fsanitize=fuzzer,address -o /dev/null - 2>/dev/null; then
+        run_preset fuzz -L slow -R '^fuzz[.]' -j "$jobs" "$@"
+    else
+        echo "run.sh: fuzzing is left out: clang with libFuzzer is missing (cluster/deploy/install-deps.sh --slow)"
+    fi
+    ;;
 quick) run_preset release -LE slow -j "$jobs" "$@" ;;
 normal)
     run_preset release -LE slow -j "$jobs" "$@"

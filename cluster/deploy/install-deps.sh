@@ -4,13 +4,17 @@
 #
 #   sh cluster/deploy/install-deps.sh          # build and run
 #   sh cluster/deploy/install-deps.sh --tests  # what only the tests use, too
+#   sh cluster/deploy/install-deps.sh --slow   # and what only the slow tests use: clang with libFuzzer
 set -eu
 
 packages="build-essential cmake ninja-build pkg-config git
 libopenmpi-dev openmpi-bin libzmq3-dev libmsgpack-dev liblmdb-dev libopenblas-dev libyaml-dev
 libxxhash-dev libzstd-dev zlib1g-dev libcsv-dev libjansson-dev libmicrohttpd-dev libcunit1-dev"
-[ "${1:-}" = "--tests" ] && packages="$packages python3 python3-numpy python3-lmdb
-python3-xxhash iproute2 procps clang-format"
+case ${1:-} in
+--tests | --slow) packages="$packages python3 python3-numpy python3-lmdb
+python3-xxhash iproute2 procps clang-format" ;;
+esac
+[ "${1:-}" = "--slow" ] && packages="$packages clang libclang-rt-dev"
 
 command -v dpkg-query >/dev/null 2>&1 || {
     echo "install-deps: this is not a Debian system; install the equivalents of:" $packages >&2

@@ -312,7 +312,7 @@ static void test_a_torn_group_at_the_end_is_cut_off(void)
 
 static void flip(const char *path, off_t at)
 {
-    char byte;
+    char byte = 0;
     int fd = open(path, O_RDWR);
     CU_ASSERT_FATAL(fd >= 0 && pread(fd, &byte, 1, at) == 1);
     byte ^= 4;

@@ -6,7 +6,7 @@
 #include "model/fast_rows.h"
 #include "tests/suite.h"
 
-#if defined(TESTED_LEVEL) && defined(__x86_64__)
+#if defined(TESTED_LEVEL) && defined(__x86_64__) && !defined(__clang__)
 /* before anything of this level runs */
 static __attribute__((constructor)) void leave_where_it_cannot_run(void)
 {
