@@ -136,6 +136,7 @@ static void report_state(struct psv_server *server, bool *stalled, struct clu_me
     clu_figures_put(figures, "rows_pulled_total", (double)stats.rows_pulled);
     clu_figures_put(figures, "rows_pushed_total", (double)stats.rows_pushed);
     clu_figures_put(figures, "malformed_total", (double)stats.malformed);
+    clu_figures_put(figures, "denied_total", (double)stats.denied);
     clu_figures_put(figures, "duplicates_total", (double)stats.duplicates);
     clu_figures_put(figures, "refused_total", (double)stats.refused);
     clu_figures_put(figures, "unsent_total", (double)stats.unsent);
@@ -149,14 +150,15 @@ static void dump(struct psv_server *server)
 {
     struct psv_server_stats stats;
     psv_server_stats(server, &stats);
-    clu_info("step %llu, %llu rows (%llu in memory, %.1f MiB), %llu held, %.1f MiB buffered, "
-             "%llu malformed, %llu duplicates, %llu refused, %llu expired, %llu unsent",
-             (unsigned long long)stats.applied, (unsigned long long)stats.rows,
-             (unsigned long long)stats.resident_rows, (double)stats.memory_bytes / (1 << 20),
-             (unsigned long long)stats.held, (double)stats.buffered_bytes / (1 << 20),
-             (unsigned long long)stats.malformed, (unsigned long long)stats.duplicates,
-             (unsigned long long)stats.refused, (unsigned long long)stats.expired,
-             (unsigned long long)stats.unsent);
+    clu_info(
+        "step %llu, %llu rows (%llu in memory, %.1f MiB), %llu held, %.1f MiB buffered, "
+        "%llu malformed, %llu denied, %llu duplicates, %llu refused, %llu expired, %llu unsent",
+        (unsigned long long)stats.applied, (unsigned long long)stats.rows,
+        (unsigned long long)stats.resident_rows, (double)stats.memory_bytes / (1 << 20),
+        (unsigned long long)stats.held, (double)stats.buffered_bytes / (1 << 20),
+        (unsigned long long)stats.malformed, (unsigned long long)stats.denied,
+        (unsigned long long)stats.duplicates, (unsigned long long)stats.refused,
+        (unsigned long long)stats.expired, (unsigned long long)stats.unsent);
 }
 
 /* Until an order to stop, or a failure. */

@@ -1,7 +1,7 @@
 /* Shard threads: each polls its own ROUTER and gives every message to its psv_shard.
  *
  * A thread takes messages until none waits or BURST of them are done, then lets time pass
- * (deadlines, snapshot slices), and sleeps only when there was nothing to take. Stopping is an
+ * (deadlines, snapshot slices), and sleeps only when nothing is left to take. Stopping is an
  * eventfd in the same poll. What the threads share with the rest of the process: a stop flag, a
  * status, and a copy of their figures under a lock that is taken once a second.
  */
@@ -92,25 +92,23 @@ static void keep_figures(struct thread *thread, int64_t now)
     pthread_mutex_unlock(&thread->lock);
 }
 
-/* Takes up to BURST messages; false when none was there. */
+/* Takes up to BURST messages; true when none is left. */
 static bool serve(struct thread *thread, struct clu_message *message)
 {
-    bool any = false;
     for (int i = 0; i < BURST; i++) {
         int status = clu_socket_recv(thread->socket, message);
         if (status == CLU_E_AGAIN)
-            return any;
-        any = true;
+            return true;
         if (status && status != CLU_E_PROTOCOL) {
             note_status(thread->server, status);
-            return false;
+            return true;
         }
         if (!status)
             psv_shard_handle(thread->shard, message, now_ms());
         else
             psv_shard_count_malformed(thread->shard);
     }
-    return any;
+    return false;
 }
 
 static void *thread_main(void *argument)
@@ -121,13 +119,13 @@ static void *thread_main(void *argument)
     struct clu_poll polls[2] = {{.socket = thread->socket}, {.fd = thread->wake}};
     clu_message_init(&message);
     while (!atomic_load(&server->stop)) {
-        bool any = serve(thread, &message);
+        bool empty = serve(thread, &message);
         int64_t now = now_ms();
         int wait_ms = psv_shard_tick(thread->shard, now);
         note_status(server, psv_shard_status(thread->shard));
         if (now >= thread->figures_at_ms)
             keep_figures(thread, now);
-        if (!any)
+        if (empty) /* as far as was seen: clu_poll looks before it sleeps */
             clu_poll(polls, 2, wait_ms);
     }
     clu_message_close(&message);
@@ -253,7 +251,8 @@ int psv_server_status(const struct psv_server *server)
 
 void psv_server_stats(struct psv_server *server, struct psv_server_stats *stats_p)
 {
-    struct psv_server_stats sum = {.applied = UINT64_MAX};
+    struct psv_server_stats sum = {.applied = UINT64_MAX,
+                                   .denied = clu_transport_denied(server->options.transport)};
     for (int i = 0; i < server->n_threads; i++) {
         struct thread *thread = &server->thread[i];
         pthread_mutex_lock(&thread->lock);

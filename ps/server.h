@@ -87,6 +87,7 @@ struct psv_server_stats {
     uint64_t rows, resident_rows, memory_bytes, file_bytes;
     uint64_t rows_pulled, rows_pushed, pulls, pushes, malformed, refused, duplicates, expired,
         unsent;
+    uint64_t denied; /* connections refused for their key or mechanism */
     uint64_t held, buffered_bytes, stalled_ms;
 };
 void psv_server_stats(struct psv_server *server, struct psv_server_stats *stats_p);

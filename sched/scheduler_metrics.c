@@ -7,6 +7,8 @@
 #include "sched/scheduler_internal.h"
 
 #include "cluster/status.h"
+#include "cluster/transport.h"
+#include "ps/client.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -25,6 +27,28 @@ static void print_figures(FILE *out, const char *name, const char *labels,
         if (isfinite(figures->figure[i].value))
             fprintf(out, "sluice_%s{%sfigure=\"%s\"} %.12g\n", name, labels,
                     figures->figure[i].name, figures->figure[i].value);
+}
+
+/* The bins of rank 0's report as a histogram; its last bin, "or more", is beyond every bound. */
+static void print_staleness(FILE *out, const struct clu_figures *progress)
+{
+    double n = 0, sum = 0;
+    fputs("# HELP sluice_pull_staleness_steps steps that the rows of a pull missed\n"
+          "# TYPE sluice_pull_staleness_steps histogram\n",
+          out);
+    for (int i = 0; i < PSV_STALENESS_BINS; i++) {
+        char name[CLU_FIGURE_NAME_BYTES];
+        snprintf(name, sizeof(name), "staleness_%d_total", i);
+        double count = progress ? clu_figures_get(progress, name, 0) : 0;
+        n += count;
+        sum += count * i;
+        if (i + 1 < PSV_STALENESS_BINS)
+            fprintf(out, "sluice_pull_staleness_steps_bucket{le=\"%d\"} %.0f\n", i, n);
+    }
+    fprintf(out,
+            "sluice_pull_staleness_steps_bucket{le=\"+Inf\"} %.0f\n"
+            "sluice_pull_staleness_steps_sum %.0f\nsluice_pull_staleness_steps_count %.0f\n",
+            n, sum, n);
 }
 
 static void print_members(FILE *out, const struct schd_scheduler *s, int n)
@@ -76,6 +100,9 @@ char *schd_metrics_text(struct schd_scheduler *s)
                 (double)(schd_now_ms() - s->started_ms) / 1000);
     print_gauge(out, "malformed_messages_total", "control messages dropped",
                 (double)clu_control_n_malformed(s->control));
+    print_gauge(out, "denied_connections_total",
+                "connections to the scheduler refused for their key or mechanism",
+                (double)clu_transport_denied(s->transport));
     fprintf(out,
             "# HELP sluice_phase the phase the job is in\n# TYPE sluice_phase gauge\n"
             "sluice_phase{phase=\"%s\"} 1\n",
@@ -83,6 +110,7 @@ char *schd_metrics_text(struct schd_scheduler *s)
     fputs("# HELP sluice_progress figures of the last interval\n# TYPE sluice_progress untyped\n",
           out);
     print_figures(out, "progress", "", view.progress);
+    print_staleness(out, view.progress);
     fputs("# HELP sluice_evaluation figures of the last evaluation\n"
           "# TYPE sluice_evaluation untyped\n",
           out);

@@ -6,6 +6,7 @@
 
 #include "cluster/log.h"
 #include "cluster/status.h"
+#include "cluster/transport.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -140,16 +141,17 @@ char *schd_status_json(struct schd_scheduler *s)
                                         "level", event->level == CLU_LOG_ERROR ? "error" : "warn",
                                         "text", event->text));
     }
-    json_t *root =
-        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:s, s:o, s:o, s:o, s:o}",
-                  "phase", schd_phase_name(view.phase), "endpoint", s->endpoint, "generation",
-                  (json_int_t)view.generation, "step", (json_int_t)view.step, "n_steps",
-                  (json_int_t)view.n_steps, "snapshot_step", (json_int_t)view.snapshot_step,
-                  "snapshot_under_way", view.snapshot_under_way, "stopping", view.stopping,
-                  "uptime_ms", (json_int_t)(now - s->started_ms), "malformed_messages",
-                  (json_int_t)clu_control_n_malformed(s->control), "text", view.text, "progress",
-                  figures_json(view.progress), "evaluation", figures_json(view.evaluation),
-                  "members", members, "events", events);
+    json_t *root = json_pack(
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:s, s:o, s:o, s:o, s:o}", "phase",
+        schd_phase_name(view.phase), "endpoint", s->endpoint, "generation",
+        (json_int_t)view.generation, "step", (json_int_t)view.step, "n_steps",
+        (json_int_t)view.n_steps, "snapshot_step", (json_int_t)view.snapshot_step,
+        "snapshot_under_way", view.snapshot_under_way, "stopping", view.stopping, "uptime_ms",
+        (json_int_t)(now - s->started_ms), "malformed_messages",
+        (json_int_t)clu_control_n_malformed(s->control), "denied_connections",
+        (json_int_t)clu_transport_denied(s->transport), "text", view.text, "progress",
+        figures_json(view.progress), "evaluation", figures_json(view.evaluation), "members",
+        members, "events", events);
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     json_decref(root);
     return text;

@@ -38,7 +38,9 @@ enum wrk_extra {
     WRK_EXTRA_STEPS,         /* steps */
     WRK_EXTRA_STOP,          /* ranks that were told to stop */
     WRK_EXTRA_STOP_SNAPSHOT, /* of them: with a snapshot */
-    WRK_N_EXTRAS,            /* then one a rank: its own seconds of compute */
+    WRK_EXTRA_STALENESS,     /* pulls' replies that missed 0, 1, 2 ... steps */
+    WRK_N_EXTRAS = WRK_EXTRA_STALENESS + PSV_STALENESS_BINS,
+    /* then one a rank: its own seconds of compute */
 };
 
 /* Sums of an interval between two progress reports; only rank 0's are read. */
@@ -87,7 +89,9 @@ struct wrk_trainer {
     float *d_user, *d_item;
     size_t d_user_capacity, d_item_capacity;
 
-    float local[WRK_N_EXTRAS]; /* this rank's sums since the last all-reduce */
+    float local[WRK_N_EXTRAS];                   /* this rank's sums since the last all-reduce */
+    uint64_t staleness_told[PSV_STALENESS_BINS]; /* of this rank's pulls, already in a reduce */
+    uint64_t staleness[PSV_STALENESS_BINS];      /* of all ranks' pulls, since this life began */
     double local_compute;
     struct wrk_interval interval;
     double train_begin;

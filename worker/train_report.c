@@ -35,17 +35,20 @@ static void put_interval(const struct wrk_trainer *t, double seconds, struct clu
     clu_figures_put(figures, "slowest_rank_seconds", t->interval.compute_max);
 }
 
-/* steps that replies missed, on average, as the client measured them since the start */
-static double mean_staleness(struct psv_client *client)
+/* Steps that replies of all ranks' pulls missed: their mean, and how many missed how many, counted
+ * since this life of the job began (bins that are empty are left out; the last bin: or more). */
+static void put_staleness(const struct wrk_trainer *t, struct clu_figures *figures)
 {
-    struct psv_client_stats stats;
-    psv_client_stats(client, &stats);
     double n = 0, sum = 0;
     for (int i = 0; i < PSV_STALENESS_BINS; i++) {
-        n += (double)stats.staleness[i];
-        sum += (double)stats.staleness[i] * i;
+        char name[CLU_FIGURE_NAME_BYTES];
+        n += (double)t->staleness[i];
+        sum += (double)t->staleness[i] * i;
+        snprintf(name, sizeof(name), "staleness_%d_total", i);
+        if (t->staleness[i])
+            clu_figures_put(figures, name, (double)t->staleness[i]);
     }
-    return n > 0 ? sum / n : 0;
+    clu_figures_put(figures, "staleness", n > 0 ? sum / n : 0);
 }
 
 void wrk_train_progress(struct wrk_trainer *t, bool force)
@@ -63,7 +66,7 @@ void wrk_train_progress(struct wrk_trainer *t, bool force)
     put_interval(t, seconds > 0 ? seconds : 1e-9, &report.figures);
     clu_figures_put(&report.figures, "epoch", (double)t->position.epoch);
     clu_figures_put(&report.figures, "samples", (double)t->samples_done);
-    clu_figures_put(&report.figures, "staleness", mean_staleness(t->client));
+    put_staleness(t, &report.figures);
     clu_debug("step %llu of %llu: loss %.4f", (unsigned long long)t->done,
               (unsigned long long)t->last_step, t->last_losses[3]);
     clu_member_report(t->member, &report);

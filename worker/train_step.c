@@ -171,14 +171,28 @@ static void take_extras(struct wrk_trainer *t)
             t->interval.compute_max = compute_seconds[r];
             t->interval.slowest = r;
         }
+    for (int i = 0; i < PSV_STALENESS_BINS; i++)
+        t->staleness[i] += (uint64_t)extras[WRK_EXTRA_STALENESS + i];
     t->samples_done += (uint64_t)extras[WRK_EXTRA_SAMPLES];
     t->stopping = extras[WRK_EXTRA_STOP] > 0;
     t->stopping_snapshot = extras[WRK_EXTRA_STOP_SNAPSHOT] > 0;
 }
 
+/* what the client measured since the last time: small numbers, which a float holds exactly */
+static void add_staleness(struct wrk_trainer *t)
+{
+    struct psv_client_stats stats;
+    psv_client_stats(t->client, &stats);
+    for (int i = 0; i < PSV_STALENESS_BINS; i++) {
+        t->local[WRK_EXTRA_STALENESS + i] = (float)(stats.staleness[i] - t->staleness_told[i]);
+        t->staleness_told[i] = stats.staleness[i];
+    }
+}
+
 static int reduce(struct wrk_trainer *t)
 {
     float *extras = wrk_dense_extras(&t->dense);
+    add_staleness(t);
     memset(extras, 0, (size_t)t->dense.n_extras * sizeof(float));
     t->local[WRK_EXTRA_STOP] = t->stop_ordered;
     t->local[WRK_EXTRA_STOP_SNAPSHOT] = t->stop_snapshot;

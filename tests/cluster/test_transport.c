@@ -166,6 +166,39 @@ static void test_a_reply_to_a_peer_that_is_gone_says_so(void)
     close_pair(&pair);
 }
 
+static void test_a_poll_sees_messages_and_descriptors_whoever_took_the_edge(void)
+{
+    struct pair pair;
+    struct clu_message message;
+    int plain[2];
+    clu_message_init(&message);
+    open_pair(&pair, 0, 0);
+    CU_ASSERT_EQUAL_FATAL(pipe(plain), 0);
+    struct clu_poll items[2] = {{.fd = plain[0]}, {.socket = pair.router}};
+    CU_ASSERT_EQUAL(clu_poll(items, 2, 0), 0);
+    CU_ASSERT_EQUAL(clu_poll(items, 2, 20), 0);
+    CU_ASSERT(!items[0].readable && !items[1].readable);
+    CU_ASSERT_EQUAL(write(plain[1], "x", 1), 1);
+    CU_ASSERT_EQUAL(clu_poll(items, 2, -1), 1);
+    CU_ASSERT(items[0].readable && !items[1].readable);
+    clu_frame_init_copy(clu_message_add(&message), "head", 4);
+    CU_ASSERT_EQUAL(clu_socket_send(pair.dealer, &message), 0);
+    for (int i = 0; i < 5000 && !clu_socket_readable(pair.router); i++) /* takes the edge */
+        usleep(1000);
+    CU_ASSERT_EQUAL(clu_poll(items, 2, -1), 2);
+    CU_ASSERT(items[0].readable && items[1].readable);
+    char byte;
+    CU_ASSERT_EQUAL(read(plain[0], &byte, 1), 1);
+    CU_ASSERT_EQUAL(clu_poll(items, 2, -1), 1);
+    CU_ASSERT(!items[0].readable && items[1].readable);
+    CU_ASSERT_EQUAL(clu_socket_recv(pair.router, &message), 0);
+    CU_ASSERT_EQUAL(clu_poll(items, 2, 0), 0);
+    clu_message_close(&message);
+    close(plain[0]);
+    close(plain[1]);
+    close_pair(&pair);
+}
+
 static void test_noise_on_the_port_is_counted_and_harms_nobody(void)
 {
     struct pair pair;
@@ -197,4 +230,5 @@ SUITE("cluster.transport", T(test_a_message_arrives_whole_and_its_answer_too),
       T(test_a_full_queue_is_a_status_and_keeps_the_message),
       T(test_too_many_frames_are_dropped_and_the_next_message_is_read),
       T(test_a_reply_to_a_peer_that_is_gone_says_so),
+      T(test_a_poll_sees_messages_and_descriptors_whoever_took_the_edge),
       T(test_noise_on_the_port_is_counted_and_harms_nobody))
