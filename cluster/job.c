@@ -90,6 +90,8 @@ static const struct clu_setting rows[] = {
     INT(dense_every, "1", 1, 1e6, "steps between dense all-reduces when staleness is async"),
     CHOICE(wire_dtype, "fp32", "fp32|bf16|bf16_feedback",
            "rows and gradients on the wire; feedback: what rounding left over is sent later"),
+    CHOICE(wire_keys, "plain", "plain|delta",
+           "keys on the wire; delta: sorted and coded, for slow networks and small integer ids"),
     INT(log_every, "20", 1, 1e9, "steps between progress reports"),
     INT(eval_every, "0", 0, 1e9, "steps between evaluations; 0: at the end only"),
     INT(valid_percent, "0", 0, 20,

@@ -58,7 +58,7 @@ struct clu_job {
     /* consistency */
     int64_t staleness; /* CLU_STALENESS_ASYNC: no bound */
     int64_t dense_every;
-    char wire_dtype[CLU_WORD_BYTES];
+    char wire_dtype[CLU_WORD_BYTES], wire_keys[CLU_WORD_BYTES];
     /* intervals, in steps; 0: only at the end */
     int64_t log_every, eval_every, snapshot_every, keep;
     double snapshot_minutes; /* and by time; 0: by steps only */

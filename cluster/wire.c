@@ -51,7 +51,7 @@ size_t clu_wire_encode_request(const struct clu_wire_request *request, void *buf
     msgpack_pack_array(&packer, 10);
     msgpack_pack_uint8(&packer, CLU_WIRE_VERSION);
     msgpack_pack_uint8(&packer, (uint8_t)request->op);
-    msgpack_pack_uint8(&packer, (uint8_t)request->dtype);
+    msgpack_pack_uint8(&packer, (uint8_t)(request->dtype | (request->coded ? CLU_WIRE_CODED : 0)));
     msgpack_pack_fix_uint32(&packer, request->rank);
     msgpack_pack_fix_uint64(&packer, request->incarnation);
     msgpack_pack_fix_uint64(&packer, request->seq);
@@ -127,6 +127,8 @@ int clu_wire_decode_request(const void *data, size_t size_bytes, struct clu_wire
     }
     if (n != 10 || read_uint(&unpacker, 255, &op) || read_uint(&unpacker, 255, &dtype))
         return CLU_E_PROTOCOL;
+    request_p->coded = dtype & CLU_WIRE_CODED;
+    dtype &= ~(uint64_t)CLU_WIRE_CODED;
     if (op < CLU_WIRE_HELLO || op >= CLU_WIRE_N_OPS || dtype >= CLU_WIRE_N_DTYPES) {
         *reason_p = "op";
         return CLU_E_PROTOCOL;

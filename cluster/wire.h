@@ -5,15 +5,16 @@
  *
  * A header is one msgpack array. A writer uses the fixed widths below, so that offsets are
  * constant; a reader takes any width that msgpack allows. Keys are little-endian u64, those of the
- * first part first; rows are little-endian fp32 or bf16, [n, dim] of the first part first. One
- * message carries all tables that a worker needs of a shard: `parts` lists (table, n) and the
- * frames' sizes must be exactly their sums.
+ * first part first, or coded (see below). Rows are little-endian fp32 or bf16, [n, dim] of the
+ * first part first. One message carries all tables that a worker needs of a shard: `parts` lists
+ * (table, n) and the frames' sizes must be exactly their sums.
  *
  *   request header            bytes  meaning
  *   offset 0   9a                 1  array of 10
  *          1   01                 1  version
  *          2   op                 1  enum clu_wire_op
- *          3   dtype              1  enum clu_wire_dtype: rows of this request, and of its reply
+ *          3   dtype              1  enum clu_wire_dtype: rows of this request, and of its reply;
+ *                                      + 16: the keys are coded
  *          4   ce rank            5  u32 big-endian, as all numbers of msgpack
  *          9   cf incarnation     9  u64: this start of this rank; grows with each start
  *         18   cf seq             9  u64: from 1; a retry repeats it
@@ -34,6 +35,11 @@
  *         15   cf step            9  the last step applied here when it was answered
  *         24   c4 n               2  n bytes of text follow (from 256 on c5 n: 3): a sentence
  *                                      when status is not 0
+ *
+ * Coded keys (wire_keys: delta), where a frame becomes smaller by it: part by part, groups of up to
+ * 64 keys; a group is one byte w, 1..8, then each key's difference to the one before (of a
+ * part's first: the key itself), modulo 2^64, in w bytes, little-endian. So keys 5, 6, 300 of one
+ * part are 02 0500 0100 2601.
  *
  * Worked example: rank 1 of incarnation 7 pulls keys 5 and 6 of table 2 for step 3 as seq 9, fp32,
  * within 1000 ms:
@@ -86,6 +92,8 @@ enum clu_wire_op {
     CLU_WIRE_N_OPS
 };
 
+enum { CLU_WIRE_CODED = 16 }; /* beside a request's dtype */
+
 enum clu_wire_dtype { CLU_WIRE_NONE = 0, CLU_WIRE_FP32 = 1, CLU_WIRE_BF16 = 2, CLU_WIRE_N_DTYPES };
 
 struct clu_wire_part {
@@ -97,6 +105,7 @@ struct clu_wire_request {
     int op, dtype;
     uint32_t rank, deadline_ms;
     uint64_t incarnation, seq, step;
+    bool coded; /* the keys' frame: clu_wire_encode_keys */
     int n_parts;
     uint64_t n_keys; /* the parts' sum; computed by decode, ignored by encode */
     struct clu_wire_part part[CLU_WIRE_MAX_PARTS];
@@ -128,6 +137,22 @@ int clu_wire_decode_request(const void *data, size_t size_bytes, struct clu_wire
 size_t clu_wire_reply_size(const struct clu_wire_reply *reply);
 size_t clu_wire_encode_reply(const struct clu_wire_reply *reply, void *buffer);
 int clu_wire_decode_reply(const void *data, size_t size_bytes, struct clu_wire_reply *reply_p);
+
+/* Bytes of some parts' keys (n: the parts' sum) when they are coded; may be more than 8 a key. */
+size_t clu_wire_coded_keys_size(const struct clu_wire_part *part, int n_parts,
+                                const uint64_t *keys);
+
+/* Writes them; size_bytes: of the buffer, as clu_wire_coded_keys_size said. */
+void clu_wire_encode_keys(const struct clu_wire_part *part, int n_parts, const uint64_t *keys,
+                          void *buffer, size_t size_bytes);
+
+/* True when a frame of that size may hold n_keys coded keys, which makes it smaller than plain
+ * ones: look before allocating for them. */
+bool clu_wire_are_coded_keys(size_t size_bytes, size_t n_keys);
+
+/* Reads them; keys_p [the parts' sum]. PROTOCOL, not logged: anything else than such keys. */
+int clu_wire_decode_keys(const void *data, size_t size_bytes, const struct clu_wire_part *part,
+                         int n_parts, uint64_t *keys_p);
 
 /* Bytes of one number of a row. 0 for CLU_WIRE_NONE. */
 size_t clu_wire_dtype_size(int dtype);

@@ -49,6 +49,7 @@ static void free_ticket(struct psv_ticket *ticket)
     free(ticket->order);
     free(ticket->offset);
     free(ticket->shard_of);
+    free(ticket->places);
     free(ticket->own_keys);
     free(ticket->own_rows);
     free(ticket->own_text);
@@ -78,7 +79,7 @@ static struct psv_ticket *take_ticket(struct psv_client *client)
         }
     }
     ticket->status = ticket->n_open = ticket->n_parts = ticket->n_damaged = 0;
-    ticket->done = ticket->direct = ticket->detached = false;
+    ticket->done = ticket->direct = ticket->ordered = ticket->detached = false;
     ticket->keys = NULL;
     ticket->rows = NULL;
     ticket->text = NULL;
@@ -143,13 +144,16 @@ static int reserve(const struct psv_client *client, struct psv_ticket *ticket, s
 {
     size_t n_offsets = (size_t)ticket->n_parts * (size_t)(client->n_shards + 1);
     int status = grow(&ticket->offset, &ticket->offset_capacity, n_offsets, sizeof(uint32_t));
-    if (!status && client->n_shards > 1 && n_keys > ticket->order_capacity) {
+    if (!status && ticket->ordered && n_keys > ticket->order_capacity) {
         free(ticket->shard_of);
         ticket->shard_of = malloc(n_keys * sizeof(uint16_t));
         status = ticket->shard_of ? 0 : CLU_E_NO_MEMORY;
         if (!status)
             status = grow(&ticket->order, &ticket->order_capacity, n_keys, sizeof(uint32_t));
     }
+    if (!status && client->codes_keys)
+        status =
+            grow(&ticket->places, &ticket->places_capacity, 2 * n_keys, sizeof(*ticket->places));
     if (!status && !ticket->direct)
         status = grow(&ticket->own_keys, &ticket->keys_capacity, n_keys, sizeof(uint64_t));
     if (!status && n_row_bytes && !(ticket->direct && ticket->dtype == CLU_WIRE_FP32))
@@ -165,13 +169,16 @@ static void split(const struct psv_client *client, struct psv_ticket *ticket)
     for (int p = 0; p < ticket->n_parts; p++) {
         const struct psv_part *part = &ticket->part[p];
         uint32_t *offset = ticket->offset + (size_t)p * (size_t)(n_shards + 1);
-        if (n_shards == 1) {
-            offset[0] = 0;
-            offset[1] = (uint32_t)part->n;
-        } else {
+        if (ticket->ordered) {
             psv_partition(client->map, client->table_hash[part->table], part->keys, part->n,
                           ticket->shard_of, order, offset);
+            for (int s = 0; client->codes_keys && s < n_shards; s++)
+                psv_sort_by_key(part->keys, order + offset[s], offset[s + 1] - offset[s],
+                                ticket->places);
             order += part->n;
+        } else {
+            offset[0] = 0;
+            offset[1] = (uint32_t)part->n;
         }
         size_t row_bytes =
             (size_t)client->tables[part->table].dim * clu_wire_dtype_size(ticket->dtype);
@@ -210,7 +217,7 @@ static void lay_out(const struct psv_client *client, struct psv_ticket *ticket)
             size_t dim = (size_t)client->tables[part->table].dim;
             size_t row_bytes = dim * clu_wire_dtype_size(ticket->dtype);
             for (uint32_t i = offset[s]; i < offset[s + 1]; i++) {
-                size_t from = client->n_shards == 1 ? i : order[i];
+                size_t from = ticket->ordered ? order[i] : i;
                 if (!ticket->direct)
                     ticket->own_keys[at_key] = part->keys[from];
                 at_key++;
@@ -286,7 +293,8 @@ static uint64_t submit(struct psv_client *client, struct psv_ticket *ticket, boo
     uint64_t one = 1;
     if (n && client->driving && write(client->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
         clu_warn("waking: %s", strerror(errno));
-    pthread_cond_signal(&client->work);
+    if (client->resting) /* else it looks by itself; waking it costs more than a small request */
+        pthread_cond_signal(&client->work);
     return id;
 }
 
@@ -312,7 +320,8 @@ static int ask_rows(struct psv_client *client, int op, const struct psv_part *pa
     if (!status && n_keys > CLU_WIRE_MAX_KEYS)
         status = clu_fail(CLU_E_CONFIG, "%zu keys in one request, at most %d: a smaller batch",
                           n_keys, CLU_WIRE_MAX_KEYS);
-    ticket->direct = client->n_shards == 1 && ticket->n_parts == 1;
+    ticket->ordered = client->n_shards > 1 || client->codes_keys;
+    ticket->direct = !ticket->ordered && ticket->n_parts == 1;
     if (!status)
         status = reserve(client, ticket, n_keys, op == CLU_WIRE_PUSH ? n_bytes : 0);
     if (!status) {
@@ -561,7 +570,9 @@ static void *look_after(void *argument)
     pthread_mutex_lock(&client->lock);
     while (!client->stop) {
         if (!client->n_open_calls) {
+            client->resting = true;
             pthread_cond_wait(&client->work, &client->lock);
+            client->resting = false;
             continue;
         }
         wait_changed(&client->work, &client->lock, TICK_MS);
@@ -679,6 +690,7 @@ int psv_client_open(const struct psv_client_options *options, struct psv_client 
     retry_ms = retry_ms < 50 ? 50 : retry_ms > 1000 ? 1000 : retry_ms;
     client->retry_ms = options->retry_ms > 0 ? options->retry_ms : retry_ms;
     client->dtype = clu_wire_dtype_of(options->wire_dtype);
+    client->codes_keys = options->wire_keys && !strcmp(options->wire_keys, "delta");
     int status = client->dtype ? allocate(client, options)
                                : clu_fail(CLU_E_CONFIG,
                                           "wire_dtype \"%s\": expected fp32, bf16 or "

@@ -44,6 +44,9 @@ struct psv_client_options {
     /* "fp32", "bf16", "bf16_feedback": bf16, and what rounding a gradient left over is added to
      * the row's next one (ps/feedback.h); then one thread pushes at a time */
     const char *wire_dtype;
+    /* "delta": keys travel sorted and coded (cluster/wire.h), for slow networks and ids of a dense
+     * space; NULL or "plain": as they are */
+    const char *wire_keys;
     int request_timeout_ms;
     int retry_ms; /* first try again after this; 0: a twentieth of the timeout, 50 to 1000 */
     int heartbeat_ms;

@@ -22,6 +22,7 @@
 #include <stdbool.h>
 
 struct psv_feedback;
+struct psv_place;
 struct psv_ticket;
 
 struct psv_call {
@@ -57,7 +58,8 @@ struct psv_ticket {
 
     int n_parts;
     struct psv_part part[EMB_MAX_TABLES]; /* non-empty ones, ascending by table */
-    bool direct; /* blocks are the caller's own arrays: nothing was copied */
+    bool direct;  /* blocks are the caller's own arrays: nothing was copied */
+    bool ordered; /* rows and keys go by order; else as they came */
     const uint64_t *keys;
     const unsigned char *rows;
 
@@ -67,9 +69,10 @@ struct psv_ticket {
     uint32_t *order;          /* [sum of n] per part: positions by shard */
     uint32_t *offset;         /* [n_parts, n_shards + 1] into the part's order */
     uint16_t *shard_of;       /* scratch of partition */
+    struct psv_place *places; /* [2 keys_capacity] scratch of sorting, when keys are coded */
     uint64_t *own_keys;
     unsigned char *own_rows;
-    size_t order_capacity, keys_capacity, rows_capacity, offset_capacity;
+    size_t order_capacity, keys_capacity, rows_capacity, offset_capacity, places_capacity;
 
     const char *text; /* hello, snapshot */
     uint32_t n_text;
@@ -93,12 +96,14 @@ struct psv_client {
     struct psv_feedback **feedback; /* [n_tables], or NULL */
     struct clu_bucket_map *map;
     int dtype, n_shards;
+    bool codes_keys;
     int64_t retry_ms;
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a ticket is done, or nobody drives any more */
     pthread_cond_t work;    /* the background thread has something to look after */
     bool driving, stop;
+    bool resting; /* the background thread sleeps until it is called */
     pthread_t thread;
     int wake; /* eventfd: ends the driver's poll */
 

@@ -135,12 +135,28 @@ static void fill_header(const struct psv_client *client, const struct psv_call *
     }
 }
 
+static int add_coded_keys(const struct clu_wire_request *header, const uint64_t *keys, size_t bytes,
+                          struct clu_message *message)
+{
+    struct clu_frame *frame = clu_message_add(message);
+    int status = clu_frame_init_size(frame, bytes);
+    if (!status)
+        clu_wire_encode_keys(header->part, header->n_parts, keys, clu_frame_data(frame), bytes);
+    return status;
+}
+
 static int build(struct psv_client *client, struct psv_call *call, int64_t now_ms,
                  struct clu_message *message)
 {
     struct clu_wire_request header;
     struct psv_ticket *ticket = call->ticket;
+    const struct psv_slice *slice = &ticket->slices[call->shard];
+    const uint64_t *keys = ticket->keys + slice->key_offset + call->first;
+    size_t key_bytes = call->n_keys * sizeof(*keys), coded_bytes = 0;
     fill_header(client, call, now_ms, &header);
+    if (client->codes_keys && call->n_keys)
+        coded_bytes = clu_wire_coded_keys_size(header.part, header.n_parts, keys);
+    header.coded = coded_bytes && coded_bytes < key_bytes;
     struct clu_frame *frame = clu_message_add(message);
     int status = clu_frame_init_size(frame, clu_wire_request_size(&header));
     if (status)
@@ -148,9 +164,8 @@ static int build(struct psv_client *client, struct psv_call *call, int64_t now_m
     clu_wire_encode_request(&header, clu_frame_data(frame));
     if (!call->n_keys)
         return 0;
-    const struct psv_slice *slice = &ticket->slices[call->shard];
-    status = add_frame(message, ticket, ticket->keys + slice->key_offset + call->first,
-                       call->n_keys * sizeof(uint64_t));
+    status = header.coded ? add_coded_keys(&header, keys, coded_bytes, message)
+                          : add_frame(message, ticket, keys, key_bytes);
     if (!status && ticket->op == CLU_WIRE_PUSH)
         status = add_frame(message, ticket, ticket->rows + slice->row_offset, call->row_bytes);
     return status;
@@ -256,7 +271,7 @@ static void scatter_call(const struct psv_client *client, const struct psv_call 
         struct range range = part_range(client, call, p, &at);
         size_t dim = (size_t)client->tables[part->table].dim;
         if (range.n)
-            scatter(part, client->n_shards == 1 ? NULL : order + offset[call->shard], range, dim,
+            scatter(part, ticket->ordered ? order + offset[call->shard] : NULL, range, dim,
                     ticket->dtype, from);
         from += range.n * dim * clu_wire_dtype_size(ticket->dtype);
         order += part->n;

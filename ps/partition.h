@@ -19,4 +19,13 @@ struct clu_bucket_map;
 void psv_partition(const struct clu_bucket_map *map, uint64_t table_hash, const uint64_t *keys,
                    size_t n, uint16_t *shard_p, uint32_t *order_p, uint32_t *offset_p);
 
+/* Scratch of psv_sort_by_key. */
+struct psv_place {
+    uint64_t key;
+    uint32_t index;
+};
+
+/* Sorts positions order [n] by the keys they name, ascending. scratch [2 n]. Thread: any. */
+void psv_sort_by_key(const uint64_t *keys, uint32_t *order, size_t n, struct psv_place *scratch);
+
 #endif

@@ -121,6 +121,13 @@ static void answer(struct psv_shard *shard, struct psv_request *request)
         psv_shard_reply(shard, request, 0, NULL);
 }
 
+/* Frees a held request, which the caller takes out of the list. */
+static void let_go(struct psv_shard *shard, struct psv_request *request)
+{
+    shard->held_bytes -= psv_request_bytes(request);
+    psv_request_free(request);
+}
+
 void psv_shard_release_held(struct psv_shard *shard)
 {
     int kept = 0;
@@ -128,7 +135,7 @@ void psv_shard_release_held(struct psv_shard *shard)
         struct psv_request *request = shard->held[i];
         if (is_ready(shard, request)) {
             answer(shard, request);
-            psv_request_free(request);
+            let_go(shard, request);
         } else {
             shard->held[kept++] = request;
         }
@@ -166,7 +173,7 @@ static void expire_held(struct psv_shard *shard, int64_t now_ms)
         say_what_waits(shard, sentence);
         psv_shard_reply(shard, request, shard->stalled ? shard->stall_status : CLU_E_TIMEOUT,
                         sentence);
-        psv_request_free(request);
+        let_go(shard, request);
         shard->stats.expired++;
     }
     shard->n_held = kept;
@@ -201,13 +208,17 @@ static void hold(struct psv_shard *shard, struct psv_request *request)
             psv_request_free(request);
             return;
         }
-    if (shard->n_held == shard->options.max_held) { /* (R7) */
+    uint64_t bytes = psv_request_bytes(request);
+    if (shard->n_held == shard->options.max_held ||
+        (shard->n_held &&
+         shard->held_bytes + bytes > shard->options.max_buffered_bytes)) { /* (R7) */
         shard->stats.refused++;
         psv_shard_reply(shard, request, CLU_E_AGAIN, "too many requests wait here");
         psv_request_free(request);
         return;
     }
     shard->held[shard->n_held++] = request;
+    shard->held_bytes += bytes;
 }
 
 /* ---- requests ---- */
@@ -373,7 +384,7 @@ static const char *check(const struct psv_shard *shard, const struct clu_wire_re
     bool has_rows = header->op == CLU_WIRE_PUSH;
     bool has_keys = has_rows || header->op == CLU_WIRE_PULL;
     if (!has_keys)
-        return message->n_frames > 1 || header->n_parts ? "frames" : NULL;
+        return message->n_frames > 1 || header->n_parts || header->coded ? "frames" : NULL;
     if (!header->incarnation || !header->seq || !header->step || header->step > UINT32_MAX)
         return "numbers";
     if (has_rows && header->rank >= (uint32_t)shard->options.terms.n_ranks)
@@ -387,11 +398,27 @@ static const char *check(const struct psv_shard *shard, const struct clu_wire_re
     size_t bytes = psv_shard_rows_bytes(shard, header->part, header->n_parts, header->dtype);
     size_t keys = message->n_frames > 1 ? clu_frame_size(&message->frame[1]) : 0;
     size_t rows = message->n_frames > 2 ? clu_frame_size(&message->frame[2]) : 0;
-    if (keys != header->n_keys * sizeof(uint64_t))
+    if (header->coded ? !clu_wire_are_coded_keys(keys, header->n_keys)
+                      : keys != header->n_keys * sizeof(uint64_t))
         return "keys";
     if (message->n_frames > 3 || rows != (has_rows ? bytes : 0))
         return "rows";
     return bytes > shard->options.max_reply_bytes ? "size" : NULL;
+}
+
+/* Puts the keys of a checked message in the place of coded ones. NULL, or what is wrong. */
+static const char *expand_keys(const struct clu_wire_request *header, struct clu_message *message)
+{
+    struct clu_frame plain, *frame = &message->frame[1];
+    if (!header->coded)
+        return NULL;
+    if (clu_frame_init_size(&plain, header->n_keys * sizeof(uint64_t)))
+        return "memory";
+    int status = clu_wire_decode_keys(clu_frame_data(frame), clu_frame_size(frame), header->part,
+                                      header->n_parts, clu_frame_data(&plain));
+    clu_frame_move(frame, &plain);
+    clu_frame_close(&plain);
+    return status ? "coded keys" : NULL;
 }
 
 static void refuse(struct psv_shard *shard, const struct clu_message *message,
@@ -427,6 +454,8 @@ void psv_shard_handle(struct psv_shard *shard, struct clu_message *message, int6
         return;
     }
     reason = check(shard, &header, message);
+    if (!reason)
+        reason = expand_keys(&header, message);
     if (reason) {
         refuse(shard, message, &header, reason);
         clu_message_close(message);

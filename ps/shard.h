@@ -45,7 +45,7 @@ struct psv_shard_options {
     int number;                  /* job-wide: names the snapshot's file */
     uint64_t applied;            /* steps already in rows */
     const char *snapshot_root;   /* snapshots are written below it only; NULL: anywhere */
-    uint64_t max_buffered_bytes; /* of pushes that wait; 0: 1 GiB */
+    uint64_t max_buffered_bytes; /* of pushes that wait, and again of all else; 0: 1 GiB */
     uint64_t max_reply_bytes;    /* of a pull's rows; 0: 256 MiB */
     int max_held;                /* pulls and other requests; 0: 1024 and 32 a rank */
 

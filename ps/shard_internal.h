@@ -51,6 +51,7 @@ struct psv_shard {
 
     struct psv_request **held; /* [n_held] */
     int n_held;
+    uint64_t held_bytes;
     struct psv_request *snapshot; /* the one being written */
     struct psv_finished finished;
 

@@ -30,7 +30,8 @@ void psv_shard_answer_snapshot(struct psv_shard *shard, const struct psv_request
 bool psv_shard_may_write(const struct psv_shard *shard, const char *dir)
 {
     const char *root = shard->options.snapshot_root;
-    if (strstr(dir, "/../") || !dir[0])
+    size_t size = strlen(dir);
+    if (strstr(dir, "/../") || !size || (size >= 3 && !strcmp(dir + size - 3, "/..")))
         return false;
     return !root || (!strncmp(dir, root, strlen(root)) && dir[strlen(root)] == '/');
 }
@@ -60,6 +61,7 @@ void psv_shard_begin_snapshot(struct psv_shard *shard)
             (request->step != shard->applied && !psv_shard_is_async(shard)))
             continue;
         shard->held[i--] = shard->held[--shard->n_held];
+        shard->held_bytes -= psv_request_bytes(request);
         shard->finished.done = false;
         int status = start_writing(shard, request);
         if (status) {

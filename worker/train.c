@@ -167,6 +167,7 @@ static int connect_servers(struct wrk_trainer *t)
         .incarnation = clu_member_welcome(t->member)->incarnation,
         .staleness = t->job.staleness,
         .wire_dtype = t->job.wire_dtype,
+        .wire_keys = t->job.wire_keys,
         .request_timeout_ms = (int)t->job.request_timeout_ms,
         .heartbeat_ms = (int)t->job.heartbeat_ms,
     };

@@ -176,6 +176,59 @@ static void test_noise_is_refused_or_obeys_every_limit(void)
     }
 }
 
+static void test_coded_keys_have_the_bytes_of_the_worked_example(void)
+{
+    static const unsigned char golden[] = {2, 5, 0, 1, 0, 0x26, 1};
+    static const uint64_t keys[] = {5, 6, 300};
+    struct clu_wire_part part = {0, 3};
+    unsigned char bytes[sizeof(golden)];
+    uint64_t back[3];
+    CU_ASSERT_EQUAL_FATAL(clu_wire_coded_keys_size(&part, 1, keys), sizeof(golden));
+    clu_wire_encode_keys(&part, 1, keys, bytes, sizeof(bytes));
+    CU_ASSERT(!memcmp(bytes, golden, sizeof(golden)));
+    CU_ASSERT(clu_wire_are_coded_keys(sizeof(golden), 3));
+    CU_ASSERT_EQUAL(clu_wire_decode_keys(golden, sizeof(golden), &part, 1, back), 0);
+    CU_ASSERT(!memcmp(back, keys, sizeof(keys)));
+    bytes[0] = 9;
+    CU_ASSERT_EQUAL(clu_wire_decode_keys(bytes, sizeof(bytes), &part, 1, back), CLU_E_PROTOCOL);
+    bytes[0] = 0;
+    CU_ASSERT_EQUAL(clu_wire_decode_keys(bytes, sizeof(bytes), &part, 1, back), CLU_E_PROTOCOL);
+}
+
+/* Blocks have their exact size, so that a sanitizer sees any byte too much. */
+static void test_coded_keys_are_read_back_and_refused_when_cut_anywhere(void)
+{
+    uint64_t random = suite_seed();
+    for (int round = 0; round < 200; round++) {
+        struct clu_wire_part part[3];
+        size_t n = 0;
+        for (int p = 0; p < 3; p++) {
+            part[p] = (struct clu_wire_part){(uint16_t)p, (uint32_t)(suite_random(&random) % 200)};
+            n += part[p].n;
+        }
+        uint64_t *keys = malloc(n * sizeof(*keys) + 1), *back = malloc(n * sizeof(*keys) + 1);
+        uint64_t key = 0, gap = (uint64_t)1 << suite_random(&random) % 63;
+        for (size_t i = 0; i < n; i++)
+            keys[i] = round % 4 ? (key += 1 + suite_random(&random) % gap) : suite_random(&random);
+        size_t size = clu_wire_coded_keys_size(part, 3, keys);
+        unsigned char *bytes = malloc(size + 1);
+        clu_wire_encode_keys(part, 3, keys, bytes, size);
+        CU_ASSERT_EQUAL(clu_wire_decode_keys(bytes, size, part, 3, back), 0);
+        CU_ASSERT(!memcmp(back, keys, n * sizeof(*keys)));
+        for (int i = 0; i < 20 && size; i++) {
+            size_t cut = suite_random(&random) % size;
+            unsigned char *shorter = malloc(cut + 1);
+            memcpy(shorter, bytes, cut);
+            CU_ASSERT_EQUAL(clu_wire_decode_keys(shorter, cut, part, 3, back), CLU_E_PROTOCOL);
+            free(shorter);
+        }
+        CU_ASSERT_EQUAL(clu_wire_decode_keys(bytes, size + 1, part, 3, back), CLU_E_PROTOCOL);
+        free(bytes);
+        free(back);
+        free(keys);
+    }
+}
+
 static void test_bf16_rounds_to_nearest_even_and_keeps_nan(void)
 {
     const float from[] = {1.0f, 1.00390625f, 1.01171875f, -2.5f, INFINITY, -INFINITY,
@@ -209,4 +262,6 @@ SUITE("cluster.wire", T(test_a_request_has_the_bytes_of_the_worked_example),
       T(test_a_header_cut_at_any_byte_is_refused),
       T(test_what_is_beyond_a_limit_is_refused_with_a_reason),
       T(test_noise_is_refused_or_obeys_every_limit),
+      T(test_coded_keys_have_the_bytes_of_the_worked_example),
+      T(test_coded_keys_are_read_back_and_refused_when_cut_anywhere),
       T(test_bf16_rounds_to_nearest_even_and_keeps_nan))

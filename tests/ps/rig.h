@@ -1,5 +1,6 @@
 /* A server and its clients in one process, over loopback tcp: what the tests of ps/ share. Folders
- * are made under the working directory's temporary folder and removed again.
+ * are made in memory where there is room (what is tested does not depend on a disk, but would wait
+ * for its syncs), else in the temporary folder, and removed again.
  */
 #ifndef TESTS_PS_RIG_H
 #define TESTS_PS_RIG_H
@@ -16,6 +17,7 @@
 #include "tests/suite.h"
 
 #include <pthread.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +31,7 @@ struct rig {
     struct clu_bucket_map map;
     struct psv_threads_options options;
     int timeout_ms, retry_ms;
+    const char *wire_keys; /* NULL: plain */
 };
 
 static inline void rig_tables(struct emb_table_spec *tables)
@@ -43,6 +46,14 @@ static inline void rig_tables(struct emb_table_spec *tables)
         tables[t].seed = 7;
         tables[t].optimizer = t == 2 ? EMB_ROWWISE_ADAGRAD : EMB_ADAM;
     }
+}
+
+static inline const char *rig_root(void)
+{
+    struct statvfs room;
+    bool in_memory = !access("/dev/shm", W_OK) && !statvfs("/dev/shm", &room) &&
+                     (uint64_t)room.f_bavail * room.f_frsize > (uint64_t)512 << 20;
+    return in_memory ? "/dev/shm" : P_tmpdir;
 }
 
 static inline int rig_start(struct rig *rig)
@@ -67,7 +78,7 @@ static inline void rig_open(struct rig *rig, int n_shards, int n_ranks, int64_t 
 {
     static int count;
     memset(rig, 0, sizeof(*rig));
-    snprintf(rig->dir, sizeof(rig->dir), "%s/sluice-ps-%d-%d", P_tmpdir, (int)getpid(), count++);
+    snprintf(rig->dir, sizeof(rig->dir), "%s/sluice-ps-%d-%d", rig_root(), (int)getpid(), count++);
     clu_remove_tree(rig->dir);
     struct clu_transport_options transport = {0};
     CU_ASSERT_EQUAL_FATAL(clu_transport_create(&transport, &rig->transport), 0);
@@ -109,6 +120,7 @@ static inline int rig_client(struct rig *rig, int rank, uint64_t incarnation, co
         .incarnation = incarnation,
         .staleness = rig->options.staleness,
         .wire_dtype = dtype,
+        .wire_keys = rig->wire_keys,
         .request_timeout_ms = rig->timeout_ms,
         .retry_ms = rig->retry_ms,
         .heartbeat_ms = 500,
@@ -135,6 +147,12 @@ static inline void rig_restore_files(struct rig *rig, const char *folder, int n_
                  psv_server_endpoint(rig->server, s));
 }
 
+/* Key i of a table: ids of a dense space in the first one, hashes in the others. */
+static inline uint64_t rig_key(int table, uint64_t i)
+{
+    return table ? i * 0x9e3779b97f4a7c15u : i;
+}
+
 /* A step's keys and gradients of a rank: the same for the same (seed, step, rank). */
 struct rig_batch {
     struct psv_part part[RIG_N_TABLES];
@@ -150,7 +168,7 @@ static inline void rig_batch(const struct rig *rig, uint64_t seed, uint64_t step
         size_t n = suite_random(&random) % 64;
         uint64_t key = suite_random(&random) % 50;
         for (size_t i = 0; i < n; i++, key += 1 + suite_random(&random) % 4) {
-            batch->keys[t][i] = key * 0x9e3779b97f4a7c15u;
+            batch->keys[t][i] = rig_key(t, key);
             for (int j = 0; j < rig->tables[t].dim; j++)
                 batch->rows[t][i * (size_t)rig->tables[t].dim + (size_t)j] =
                     (float)suite_uniform(&random, -1, 1);
@@ -163,15 +181,16 @@ static inline void rig_batch(const struct rig *rig, uint64_t seed, uint64_t step
 static inline uint64_t rig_digest(struct rig *rig, struct psv_client *client, uint64_t step)
 {
     enum { N = 400 };
-    uint64_t keys[N];
+    uint64_t keys[RIG_N_TABLES][N];
     float rows[RIG_N_TABLES][N * 16];
     struct psv_part part[RIG_N_TABLES];
     uint64_t ticket = 0, digest = 0;
     memset(rows, 0, sizeof(rows));
-    for (uint64_t i = 0; i < N; i++)
-        keys[i] = i * 0x9e3779b97f4a7c15u;
-    for (int t = 0; t < RIG_N_TABLES; t++)
-        part[t] = (struct psv_part){t, N, keys, rows[t]};
+    for (int t = 0; t < RIG_N_TABLES; t++) {
+        for (uint64_t i = 0; i < N; i++)
+            keys[t][i] = rig_key(t, i);
+        part[t] = (struct psv_part){t, N, keys[t], rows[t]};
+    }
     CU_ASSERT_EQUAL(psv_client_pull(client, part, RIG_N_TABLES, step, &ticket), 0);
     CU_ASSERT_EQUAL(psv_client_wait(client, ticket, -1), 0);
     for (int t = 0; t < RIG_N_TABLES; t++)

@@ -104,6 +104,7 @@ static uint64_t run(uint64_t seed, int64_t staleness, const struct proxy_faults 
         CU_ASSERT_EQUAL_FATAL(rig_start(&rig), 0);
     }
     rig.retry_ms = 4;
+    rig.wire_keys = seed % 2 ? "delta" : "plain";
     for (int s = 0; faults && s < N_SHARDS; s++) {
         proxy_start(&proxies[s], rig.transport, suite_random(&random), faults, rig.map.endpoint[s]);
         snprintf(rig.map.endpoint[s], sizeof(rig.map.endpoint[s]), "%s", proxies[s].endpoint);
@@ -143,7 +144,7 @@ static uint64_t run(uint64_t seed, int64_t staleness, const struct proxy_faults 
 static int n_seeds(void)
 {
     const char *text = getenv("SLUICE_TEST_SEEDS");
-    return text ? atoi(text) : 8;
+    return text ? atoi(text) : 24;
 }
 
 static void check(int64_t staleness)

@@ -45,12 +45,14 @@ static void *work(void *argument)
     return NULL;
 }
 
-static uint64_t run(uint64_t seed, int n_shards, int n_ranks, uint64_t n_steps, const char *dtype)
+static uint64_t run(uint64_t seed, int n_shards, int n_ranks, uint64_t n_steps, const char *dtype,
+                    const char *wire_keys)
 {
     struct rig rig;
     struct rank ranks[4];
     pthread_t threads[4];
     rig_open(&rig, n_shards, n_ranks, 0, "snapshot");
+    rig.wire_keys = wire_keys;
     for (int r = 0; r < n_ranks; r++) {
         ranks[r] = (struct rank){&rig, r, seed, n_steps, dtype, 0, 0};
         pthread_create(&threads[r], NULL, work, &ranks[r]);
@@ -69,17 +71,24 @@ static void test_staleness_0_has_the_same_bits_on_any_number_of_shards(void)
 {
     uint64_t seed = suite_seed();
     for (int n_ranks = 1; n_ranks <= 3; n_ranks++) {
-        uint64_t one = run(seed, 1, n_ranks, 30, "fp32");
-        CU_ASSERT_EQUAL(run(seed, 2, n_ranks, 30, "fp32"), one);
-        CU_ASSERT_EQUAL(run(seed, 5, n_ranks, 30, "fp32"), one);
-        CU_ASSERT_NOT_EQUAL(run(seed + 1, 2, n_ranks, 30, "fp32"), one);
+        uint64_t one = run(seed, 1, n_ranks, 30, "fp32", "plain");
+        CU_ASSERT_EQUAL(run(seed, 2, n_ranks, 30, "fp32", "plain"), one);
+        CU_ASSERT_EQUAL(run(seed, 5, n_ranks, 30, "fp32", "plain"), one);
+        CU_ASSERT_NOT_EQUAL(run(seed + 1, 2, n_ranks, 30, "fp32", "plain"), one);
     }
 }
 
 static void test_bf16_on_the_wire_has_the_same_bits_on_any_number_of_shards(void)
 {
     uint64_t seed = suite_seed();
-    CU_ASSERT_EQUAL(run(seed, 1, 2, 20, "bf16"), run(seed, 3, 2, 20, "bf16"));
+    CU_ASSERT_EQUAL(run(seed, 1, 2, 20, "bf16", "plain"), run(seed, 3, 2, 20, "bf16", "plain"));
+}
+
+static void test_delta_coded_keys_have_the_same_bits(void)
+{
+    uint64_t seed = suite_seed(), plain = run(seed, 2, 2, 20, "fp32", "plain");
+    CU_ASSERT_EQUAL(run(seed, 1, 2, 20, "fp32", "delta"), plain);
+    CU_ASSERT_EQUAL(run(seed, 3, 2, 20, "fp32", "delta"), plain);
 }
 
 static void test_rows_nobody_wrote_have_their_initial_values(void)
@@ -106,20 +115,23 @@ static void test_rows_nobody_wrote_have_their_initial_values(void)
 }
 
 /* more bytes than a piece holds: every row still finds its place */
-static void check_large_pull(int n_shards, const char *dtype)
+static void check_large_pull(int n_shards, const char *dtype, const char *wire_keys)
 {
-    enum { N = 12000 };
+    enum { N = 12000, PRIME = 12007 };
+    struct psv_client_stats stats;
     struct rig rig;
     struct psv_client *client;
     struct psv_part part[RIG_N_TABLES];
     uint64_t ticket = 0, n_wrong = 0;
     uint64_t *keys = malloc(RIG_N_TABLES * N * sizeof(*keys));
     float *rows = calloc((size_t)RIG_N_TABLES * N * 16, sizeof(*rows));
+    bool dense = !strcmp(wire_keys, "delta");
     rig_open(&rig, n_shards, 1, 0, "snapshot");
+    rig.wire_keys = wire_keys;
     CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, dtype, &client), 0);
     for (int t = 0; t < RIG_N_TABLES; t++) {
-        for (int i = 0; i < N; i++)
-            keys[t * N + i] = clu_mix((uint64_t)(t * N + i));
+        for (int i = 0; i < N; i++) /* in no order */
+            keys[t * N + i] = dense ? (uint64_t)(i * 7919 % PRIME) : clu_mix((uint64_t)(t * N + i));
         /* tables out of order, the second half as large */
         int table = (t + 1) % RIG_N_TABLES;
         part[t] =
@@ -143,6 +155,9 @@ static void check_large_pull(int n_shards, const char *dtype)
         }
     }
     CU_ASSERT_EQUAL(n_wrong, 0);
+    psv_client_stats(client, &stats);
+    uint64_t plain_bytes = 5 * N / 2 * sizeof(uint64_t);
+    CU_ASSERT(dense ? stats.bytes_sent < plain_bytes / 3 : stats.bytes_sent >= plain_bytes);
     psv_client_close(client);
     rig_close(&rig);
     free(keys);
@@ -151,10 +166,12 @@ static void check_large_pull(int n_shards, const char *dtype)
 
 static void test_a_large_pull_in_pieces_gets_every_row(void)
 {
-    check_large_pull(1, "fp32");
-    check_large_pull(3, "fp32");
-    check_large_pull(1, "bf16");
-    check_large_pull(2, "bf16");
+    check_large_pull(1, "fp32", "plain");
+    check_large_pull(3, "fp32", "plain");
+    check_large_pull(1, "bf16", "plain");
+    check_large_pull(2, "bf16", "plain");
+    check_large_pull(1, "fp32", "delta");
+    check_large_pull(3, "bf16", "delta");
 }
 
 static void test_a_pull_waits_for_the_slowest_rank_and_says_for_whom(void)
@@ -377,7 +394,8 @@ static void test_async_applies_on_arrival(void)
     rig_close(&rig);
 }
 
-SUITE("ps.exchange", T(test_rows_nobody_wrote_have_their_initial_values),
+SUITE("ps.exchange", T(test_delta_coded_keys_have_the_same_bits),
+      T(test_rows_nobody_wrote_have_their_initial_values),
       T(test_staleness_0_has_the_same_bits_on_any_number_of_shards),
       T(test_bf16_on_the_wire_has_the_same_bits_on_any_number_of_shards),
       T(test_a_large_pull_in_pieces_gets_every_row),

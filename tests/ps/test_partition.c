@@ -36,6 +36,28 @@ static void test_each_key_once_at_its_shard_in_order(void)
     }
 }
 
+static void test_positions_are_sorted_by_their_keys(void)
+{
+    uint64_t random = suite_seed();
+    for (int round = 0; round < 200; round++) {
+        size_t n = suite_random(&random) % 400;
+        uint64_t range = (uint64_t)1 << suite_random(&random) % 64, keys[400], seen = 0, all = 0;
+        uint32_t order[400];
+        struct psv_place scratch[800];
+        for (size_t i = 0; i < n; i++) {
+            keys[i] = suite_random(&random) % range;
+            order[i] = (uint32_t)(n - 1 - i);
+            all += i;
+        }
+        psv_sort_by_key(keys, order, n, scratch);
+        for (size_t i = 0; i < n; i++) {
+            seen += order[i];
+            CU_ASSERT(i == 0 || keys[order[i]] >= keys[order[i - 1]]);
+        }
+        CU_ASSERT_EQUAL(seen, all);
+    }
+}
+
 static void test_no_keys_at_all(void)
 {
     uint32_t offset[3], order[1];
@@ -45,4 +67,5 @@ static void test_no_keys_at_all(void)
     CU_ASSERT(offset[0] == 0 && offset[1] == 0 && offset[2] == 0);
 }
 
-SUITE("ps.partition", T(test_each_key_once_at_its_shard_in_order), T(test_no_keys_at_all))
+SUITE("ps.partition", T(test_each_key_once_at_its_shard_in_order),
+      T(test_positions_are_sorted_by_their_keys), T(test_no_keys_at_all))

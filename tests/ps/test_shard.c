@@ -9,7 +9,7 @@
 
 #include <unistd.h>
 
-enum { N_RANKS = 2, N_TABLES = 3, DIM = 4, N_KEYS = 6, MAX_REPLIES = 64 };
+enum { N_RANKS = 2, N_TABLES = 3, DIM = 4, N_KEYS = 6, MAX_REPLIES = 64, MAX_KEYS_HELD = 4096 };
 
 static uint64_t fault_random;
 static int fault_of_100, fault_status;
@@ -96,6 +96,7 @@ static void box_open(struct box *box, int64_t staleness)
                                                   .tables = box->tables,
                                                   .n_tables = N_TABLES},
                                         .max_held = 4,
+                                        .max_buffered_bytes = MAX_KEYS_HELD * sizeof(uint64_t),
                                         .send = take,
                                         .context = box};
     CU_ASSERT_EQUAL_FATAL(psv_shard_create(&options, &box->shard), 0);
@@ -212,6 +213,73 @@ static void test_what_waits_is_bounded_and_ends_at_its_deadline(void)
     box_close(&box);
 }
 
+/* A pull of n keys whose step is far away, so that it is held; coded or plain, keys [n] or NULL. */
+static void pull_coded(struct box *box, uint64_t seq, uint64_t step, uint32_t n, bool coded,
+                       size_t cut)
+{
+    struct clu_wire_request header = {.op = CLU_WIRE_PULL,
+                                      .dtype = CLU_WIRE_FP32,
+                                      .coded = coded,
+                                      .incarnation = 1,
+                                      .seq = seq,
+                                      .step = step,
+                                      .deadline_ms = 1000,
+                                      .n_parts = 1,
+                                      .part = {{0, n}}};
+    struct clu_message message;
+    uint64_t *keys = calloc(n, sizeof(*keys));
+    for (uint32_t i = 0; i < n; i++)
+        keys[i] = i;
+    size_t size = coded ? clu_wire_coded_keys_size(header.part, 1, keys) : n * sizeof(*keys);
+    clu_message_init(&message);
+    message.peer_size = 1;
+    clu_frame_init_size(clu_message_add(&message), clu_wire_request_size(&header));
+    clu_wire_encode_request(&header, clu_frame_data(&message.frame[0]));
+    unsigned char *bytes = malloc(size);
+    if (coded)
+        clu_wire_encode_keys(header.part, 1, keys, bytes, size);
+    else
+        memcpy(bytes, keys, size);
+    clu_frame_init_copy(clu_message_add(&message), bytes, size - cut);
+    psv_shard_handle(box->shard, &message, 0);
+    clu_message_close(&message);
+    free(bytes);
+    free(keys);
+}
+
+static void test_coded_keys_are_the_same_keys_and_cut_ones_are_refused(void)
+{
+    struct box box;
+    struct psv_shard_stats stats;
+    box_open(&box, 0);
+    pull_coded(&box, 1, 1, N_KEYS, false, 0);
+    pull_coded(&box, 2, 1, N_KEYS, true, 0);
+    CU_ASSERT_EQUAL_FATAL(count(&box, CLU_WIRE_PULL, 0), 2);
+    CU_ASSERT(!memcmp(box.reply[0].rows, box.reply[1].rows, sizeof(box.reply[0].rows)));
+    pull_coded(&box, 3, 1, N_KEYS, true, 1);
+    pull_coded(&box, 4, 1, N_KEYS, false, 1);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_PULL, CLU_E_PROTOCOL), 2);
+    psv_shard_stats(box.shard, &stats);
+    CU_ASSERT_EQUAL(stats.malformed, 2);
+    box_close(&box);
+}
+
+static void test_bytes_of_held_requests_are_bounded_too(void)
+{
+    struct box box;
+    box_open(&box, 0);
+    pull_coded(&box, 1, 9, 4 * MAX_KEYS_HELD, false, 0); /* alone it may wait, however large */
+    pull_coded(&box, 2, 9, 10, false, 0);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_PULL, CLU_E_AGAIN), 1);
+    psv_shard_tick(box.shard, 1000); /* its deadline */
+    pull_coded(&box, 3, 9, MAX_KEYS_HELD / 2, true, 0);
+    pull_coded(&box, 4, 9, 10, false, 0);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_PULL, CLU_E_AGAIN), 1);
+    pull_coded(&box, 5, 9, MAX_KEYS_HELD, true, 0); /* it counts as what it becomes */
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_PULL, CLU_E_AGAIN), 2);
+    box_close(&box);
+}
+
 /* The rows after 6 steps with storage failing of_100 times of 100. */
 static void run_with_faults(int of_100, int status, float rows_p[N_KEYS * DIM])
 {
@@ -311,6 +379,8 @@ static void test_an_earlier_start_of_a_rank_is_refused(void)
 SUITE("ps.shard", T(test_a_pull_is_held_exactly_as_long_as_the_bound_says),
       T(test_a_push_again_is_acknowledged_where_it_came_from_last),
       T(test_what_waits_is_bounded_and_ends_at_its_deadline),
+      T(test_coded_keys_are_the_same_keys_and_cut_ones_are_refused),
+      T(test_bytes_of_held_requests_are_bounded_too),
       T(test_storage_that_fails_is_tried_again_and_no_gradient_counts_twice),
       T(test_full_storage_is_told_to_those_who_wait), T(test_a_damaged_store_ends_the_job),
       T(test_an_earlier_start_of_a_rank_is_refused))
