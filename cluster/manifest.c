@@ -269,6 +269,7 @@ static int take_manifest(json_t *root, struct clu_manifest *manifest)
                     "base", &base, "time_ms", &time_ms, "servers", &manifest->n_servers, "shards",
                     &manifest->n_shards, "workers", &manifest->n_workers, "files", &files) ||
         format != FORMAT || strcmp(kind, "snapshot") != 0 || step < 0 || generation < 0 ||
+        manifest->n_servers < 0 || manifest->n_shards < 0 || manifest->n_workers < 0 ||
         !json_is_array(files))
         return CLU_E_CORRUPT;
     manifest->generation = (uint64_t)generation;
