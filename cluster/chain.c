@@ -28,6 +28,12 @@ size_t clu_chain_length(const struct clu_link *links, size_t n, size_t i)
     return at == CLU_LINK_FULL ? length : 0;
 }
 
+static void keep_chain(const struct clu_link *links, size_t n, size_t i, bool *kept_p)
+{
+    for (int at = (int)i; at >= 0 && !kept_p[at]; at = clu_chain_base(links, n, (size_t)at))
+        kept_p[at] = true;
+}
+
 void clu_chain_keep(const struct clu_link *links, size_t n, int64_t keep, bool *kept_p)
 {
     size_t oldest = n;
@@ -45,6 +51,11 @@ void clu_chain_keep(const struct clu_link *links, size_t n, int64_t keep, bool *
     for (size_t i = oldest; i < n; i++)
         if (clu_chain_length(links, n, i) == 0)
             kept_p[i] = true;
+    for (size_t i = n; i-- > 0;)
+        if (links[i].pinned && clu_chain_length(links, n, i) > 0) {
+            keep_chain(links, n, i, kept_p);
+            break;
+        }
 }
 
 uint64_t clu_chain_next(const struct clu_chain_plan *plan)

@@ -21,6 +21,7 @@ struct clu_link {
     uint64_t base_step;               /* what it is a delta upon; 0: full */
     uint64_t checksum, base_checksum; /* of its manifest, and of its base's as it was */
     bool whole;                       /* its own files are there */
+    bool pinned;                      /* it is to stay until a newer one is pinned */
 };
 
 enum { CLU_LINK_FULL = -1, CLU_LINK_BROKEN = -2 };
@@ -33,7 +34,7 @@ int clu_chain_base(const struct clu_link *links, size_t n, size_t i);
 size_t clu_chain_length(const struct clu_link *links, size_t n, size_t i);
 
 /* Retention: kept_p [n] becomes true for the newest `keep` that can be restored and for every link
- * they need (keep < 1: for all), and for what is broken and newer than the oldest of these, which
+ * they need (keep < 1: for all), for the newest pinned one and its links, and for what is broken and newer than the oldest of these, which
  * somebody may want to look at. */
 void clu_chain_keep(const struct clu_link *links, size_t n, int64_t keep, bool *kept_p);
 

@@ -68,6 +68,8 @@ static const struct clu_setting rows[] = {
     INT(threads, "1", 1, 64, "threads of a worker; one rank a core with one thread is fastest"),
     REAL(dense_learning_rate, "0.001", 0, 10, "Adam's step for the dense parameters"),
     REAL(history_dropout, "0", 0, 0.99, "share of history items that a training step hides"),
+    BOOL(history_counts, "true",
+         "give the model how often each action stands in the history, which a mean hides"),
     INT(warmup_steps, "200", 0, 1e9, "steps over which the dense step rises to its full length"),
     REAL(final_learning_rate, "1", 0, 1,
          "share of the dense step left at the job's last step; it falls evenly from 1"),
@@ -96,6 +98,9 @@ static const struct clu_setting rows[] = {
     INT(eval_every, "0", 0, 1e9, "steps between evaluations; 0: at the end only"),
     INT(valid_percent, "0", 0, 20,
         "last part of the training samples to keep out and evaluate on; 0: evaluate on the test"),
+    INT(patience, "0", 0, 1000,
+        "stop after this many epochs without a better loss on the slice that valid_percent keeps "
+        "out, and keep the best epoch; 0: train every epoch"),
     REAL(snapshot_minutes, "0", 0, 100000, "minutes between snapshots; 0: by steps only"),
     INT(snapshot_every, "0", 0, 1e9, "steps between snapshots; 0: at the end only"),
     INT(keep, "2", 1, 1000, "snapshots kept"),
@@ -243,6 +248,11 @@ int clu_job_check(const struct clu_job *job)
     if (job->dead_after_ms < 2 * job->heartbeat_ms)
         return clu_fail(CLU_E_CONFIG, "dead_after_ms is %lld, expected at least 2 x heartbeat_ms",
                         (long long)job->dead_after_ms);
+    if (job->patience > 0 && job->valid_percent == 0)
+        return clu_fail(CLU_E_CONFIG,
+                        "patience is %lld, but valid_percent keeps nothing out to judge epochs by: "
+                        "set it (10, say), or patience to 0",
+                        (long long)job->patience);
     if (job->batch < job->workers)
         return clu_fail(CLU_E_CONFIG, "batch is %lld, expected at least one sample a worker (%lld)",
                         (long long)job->batch, (long long)job->workers);

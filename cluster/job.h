@@ -44,6 +44,7 @@ struct clu_job {
     int64_t batch /* global */, samples_per_user, threads;
     double dense_learning_rate, weight_decay, id_dropout, average_decay;
     double history_dropout;     /* share of history entries that a training step hides */
+    bool history_counts;        /* F_u ends with the counts of the history's actions */
     int64_t warmup_steps;       /* the dense learning rate rises over these */
     double final_learning_rate; /* and falls to this share of itself at the last step */
     /* tables */
@@ -63,6 +64,7 @@ struct clu_job {
     int64_t log_every, eval_every, snapshot_every, keep;
     double snapshot_minutes; /* and by time; 0: by steps only */
     int64_t valid_percent;   /* of the training part, its last by time, kept out for evaluation */
+    int64_t patience; /* epochs without a better validation loss that end training; 0: none */
     /* network */
     char host[256];    /* the address that sockets bind to */
     int64_t port;      /* of the scheduler; 0: any free one */

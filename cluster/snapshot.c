@@ -249,6 +249,13 @@ static int remove_snapshot(const char *folder)
     return status ? status : clu_remove_tree(folder);
 }
 
+static bool is_pinned(const char *folder)
+{
+    char path[CLU_PATH_BYTES];
+    return !clu_path_join(path, sizeof(path), folder, CLU_SNAPSHOT_PIN_FILE) &&
+           clu_path_exists(path);
+}
+
 /* What the links under root are, by manifests and sizes; *links_p [*n_p] is the caller's. */
 static int read_links(const char *root, struct clu_link **links_p, size_t *n_p)
 {
@@ -264,6 +271,7 @@ static int read_links(const char *root, struct clu_link **links_p, size_t *n_p)
         links[i].whole = !clu_snapshot_folder(root, links[i].step, false, folder) &&
                          !clu_manifest_load(folder, &manifest) && manifest.step == links[i].step &&
                          !clu_manifest_verify(folder, &manifest, false);
+        links[i].pinned = links[i].whole && is_pinned(folder);
         links[i].base_step = manifest.base_step;
         links[i].checksum = manifest.checksum;
         links[i].base_checksum = manifest.base_checksum;

@@ -12,10 +12,12 @@
 #include "cluster/status.h"
 #include "worker/event.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const uint32_t DROPPED = UINT32_MAX;
+static const double COUNT_SCALE = 0.5; /* brings log1p of 0..1000 to 0..3.5 */
 
 /* the distinct keys of one table */
 struct keys {
@@ -33,7 +35,8 @@ struct side {
     const struct wrk_column *column;
     const struct wrk_slot *slot;
     int n_rows;
-    const uint64_t *value; /* [n_rows, n_columns], of the samples */
+    const uint64_t *value; /* [distinct rows, n_columns], of the samples */
+    const int *value_row;  /* [n_rows] the row of value that a row reads; NULL: the same row */
     uint32_t *place;       /* [n_rows, n_columns] */
     mdl_real *matrix;      /* [n_rows, dim] */
     size_t row_capacity;
@@ -45,6 +48,8 @@ struct wrk_batch {
     struct wrk_batch_table tables[CLU_MAX_TABLES];
     struct side user, item;
     const struct wrk_samples *samples;
+    int *sample_row; /* [n_samples] 0, 1, ..: with counts, every sample has a user row of its own */
+    size_t sample_capacity;
     struct mdl_batch view;
 };
 
@@ -82,6 +87,7 @@ void wrk_batch_free(struct wrk_batch *batch)
     free(batch->user.matrix);
     free(batch->item.place);
     free(batch->item.matrix);
+    free(batch->sample_row);
     free(batch);
 }
 
@@ -147,30 +153,56 @@ static bool is_dropped(const struct wrk_dropout *dropout, uint64_t table_hash, u
     return (double)(hash >> 11) * 0x1p-53 < dropout->probability;
 }
 
+/* a row's feature values */
+static const uint64_t *values_of(const struct side *side, int row)
+{
+    size_t at = (size_t)(side->value_row ? side->value_row[row] : row);
+    return side->value + at * (size_t)side->n_columns;
+}
+
 static void place_side(struct wrk_batch *batch, struct side *side,
                        const struct wrk_dropout *dropout)
 {
-    for (int r = 0; r < side->n_rows; r++)
+    for (int r = 0; r < side->n_rows; r++) {
+        const uint64_t *value = values_of(side, r);
+        uint32_t *place = side->place + (size_t)r * (size_t)side->n_columns;
         for (int c = 0; c < side->n_columns; c++) {
-            size_t cell = (size_t)r * (size_t)side->n_columns + (size_t)c;
             int table = side->slot[c].table;
             if (table < 0)
                 continue;
             struct keys *keys = &batch->keys[table];
             bool dropped = c == 0 && dropout && dropout->probability > 0 &&
-                           is_dropped(dropout, keys->table_hash, side->value[cell]);
-            side->place[cell] = dropped ? DROPPED : place_of(keys, side->value[cell]);
+                           is_dropped(dropout, keys->table_hash, value[c]);
+            place[c] = dropped ? DROPPED : place_of(keys, value[c]);
         }
+    }
+}
+
+static int reserve_sample_rows(struct wrk_batch *batch, size_t n)
+{
+    if (n <= batch->sample_capacity)
+        return CLU_OK;
+    size_t capacity = n + n / 4 + 16;
+    if (!resize(&batch->sample_row, capacity * sizeof(*batch->sample_row)))
+        return no_memory();
+    for (size_t i = 0; i < capacity; i++)
+        batch->sample_row[i] = (int)i;
+    batch->sample_capacity = capacity;
+    return CLU_OK;
 }
 
 int wrk_batch_fill(struct wrk_batch *batch, const struct wrk_samples *samples,
                    const struct wrk_dropout *dropout)
 {
     batch->samples = samples;
-    int status = reserve_side(&batch->user, samples->n_users);
+    bool counts = batch->features.n_counts > 0;
+    int status = reserve_side(&batch->user, counts ? samples->n_samples : samples->n_users);
     if (status == CLU_OK)
         status = reserve_side(&batch->item, samples->n_items);
+    if (status == CLU_OK && counts)
+        status = reserve_sample_rows(batch, (size_t)samples->n_samples);
     batch->user.value = samples->user_value;
+    batch->user.value_row = counts ? samples->sample_user : NULL;
     batch->item.value = samples->item_value;
     size_t most[CLU_MAX_TABLES] = {0};
     for (int c = 0; c < batch->user.n_columns; c++)
@@ -214,11 +246,12 @@ static void gather_side(struct wrk_batch *batch, struct side *side)
 {
     for (int r = 0; r < side->n_rows; r++) {
         const size_t first = (size_t)r * (size_t)side->n_columns;
+        const uint64_t *value = values_of(side, r);
         mdl_real *out = side->matrix + (size_t)r * (size_t)side->dim;
         for (int c = 0; c < side->n_columns; c++) {
             const struct wrk_slot *slot = &side->slot[c];
             if (slot->table < 0) {
-                out[slot->offset] = (mdl_real)wrk_value_float(side->value[first + (size_t)c]);
+                out[slot->offset] = (mdl_real)wrk_value_float(value[c]);
                 continue;
             }
             uint32_t place = side->place[first + (size_t)c];
@@ -233,29 +266,49 @@ static void gather_side(struct wrk_batch *batch, struct side *side)
     }
 }
 
+/* the last lanes of F_u, a row a sample: how many items of the history have each action */
+static void gather_counts(struct wrk_batch *batch)
+{
+    const struct wrk_samples *s = batch->samples;
+    int n_counts = batch->features.n_counts, dim = batch->features.user_dim;
+    for (int b = 0; b < s->n_samples; b++) {
+        int count[WRK_MAX_ACTIONS + 1] = {0};
+        for (int i = s->hist_offset[b]; i < s->hist_offset[b + 1]; i++)
+            for (int k = s->seq_offset[s->hist_seq[i]]; k < s->seq_offset[s->hist_seq[i] + 1]; k++)
+                count[s->seq_action[k]]++;
+        mdl_real *out = batch->user.matrix + (size_t)b * (size_t)dim + (size_t)(dim - n_counts);
+        for (int a = 1; a <= n_counts; a++)
+            out[a - 1] = (mdl_real)(log1p(count[a]) * COUNT_SCALE);
+    }
+}
+
 const struct mdl_batch *wrk_batch_gather(struct wrk_batch *batch)
 {
     gather_side(batch, &batch->user);
     gather_side(batch, &batch->item);
+    bool counts = batch->features.n_counts > 0;
+    if (counts)
+        gather_counts(batch);
     const struct wrk_samples *samples = batch->samples;
-    batch->view = (struct mdl_batch){.n_samples = samples->n_samples,
-                                     .n_global = samples->n_global,
-                                     .n_users = samples->n_users,
-                                     .n_items = samples->n_items,
-                                     .n_seqs = samples->n_seqs,
-                                     .user = batch->user.matrix,
-                                     .item = batch->item.matrix,
-                                     .sample_user = samples->sample_user,
-                                     .sample_item = samples->sample_item,
-                                     .seq_item = samples->seq_item,
-                                     .seq_offset = samples->seq_offset,
-                                     .seq_action = samples->seq_action,
-                                     .seq_time = samples->seq_time,
-                                     .hist_offset = samples->hist_offset,
-                                     .hist_seq = samples->hist_seq,
-                                     .target_offset = samples->target_offset,
-                                     .target_action = samples->target_action,
-                                     .target_time = samples->target_time};
+    batch->view =
+        (struct mdl_batch){.n_samples = samples->n_samples,
+                           .n_global = samples->n_global,
+                           .n_users = batch->user.n_rows,
+                           .n_items = samples->n_items,
+                           .n_seqs = samples->n_seqs,
+                           .user = batch->user.matrix,
+                           .item = batch->item.matrix,
+                           .sample_user = counts ? batch->sample_row : samples->sample_user,
+                           .sample_item = samples->sample_item,
+                           .seq_item = samples->seq_item,
+                           .seq_offset = samples->seq_offset,
+                           .seq_action = samples->seq_action,
+                           .seq_time = samples->seq_time,
+                           .hist_offset = samples->hist_offset,
+                           .hist_seq = samples->hist_seq,
+                           .target_offset = samples->target_offset,
+                           .target_action = samples->target_action,
+                           .target_time = samples->target_time};
     return &batch->view;
 }
 

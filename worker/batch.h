@@ -5,7 +5,9 @@
  *
  * struct wrk_features says which table a column reads and where its lanes stand in F_u and F_x:
  * columns in the data set's order, a sparse one taking its table's dim, a numeric one a single
- * lane.
+ * lane. With history_counts F_u ends with M lanes more, which MODEL.md's mean over the history
+ * hides: lane a of them is log1p(history items known to have action a) / 2. F_u then is a sample's
+ * own, so the user matrix has a row a sample.
  *
  * A wrk_batch owns its buffers and grows them to the largest batch it met: in the steady state
  * nothing is allocated. Sums run in a fixed order (users then items, row by row), so a gradient
@@ -34,6 +36,7 @@ struct wrk_slot {
 /* Plain data, copyable. */
 struct wrk_features {
     int user_dim, item_dim; /* |F_u|, |F_x| */
+    int n_counts;           /* the last lanes of F_u that count the history: M, or 0 */
     int n_user_columns, n_item_columns;
     struct wrk_column user_column[WRK_MAX_COLUMNS], item_column[WRK_MAX_COLUMNS];
     struct wrk_slot user_slot[WRK_MAX_COLUMNS], item_slot[WRK_MAX_COLUMNS];

@@ -40,34 +40,66 @@ static const char *const exported_files[] = {WRK_STATE_DENSE_FILE, ROWS_FOLDER "
 
 /* ---- the snapshot ---- */
 
+/* true when the path is the folder itself, but for slashes at its end */
+static bool is_named(const char *path, const char *folder)
+{
+    size_t given = strlen(path), size = strlen(folder);
+    while (given > 1 && path[given - 1] == '/')
+        given--;
+    return size == given && !memcmp(path, folder, size);
+}
+
+static int verify_snapshot(const char *folder)
+{
+    struct clu_snapshot snapshot;
+    int status = clu_snapshot_open(folder, &snapshot);
+    if (status)
+        return status;
+    status = clu_snapshot_verify(&snapshot, true);
+    clu_snapshot_fini(&snapshot);
+    return status;
+}
+
+/* A job that keeps its best epoch says in its newest snapshot which one that is; folder_p, found as
+ * the newest under a root, becomes the best one's where that is whole. */
+static void prefer_best(char folder_p[CLU_PATH_BYTES])
+{
+    struct wrk_state state;
+    char root[CLU_PATH_BYTES], best[CLU_PATH_BYTES];
+    memcpy(root, folder_p, strlen(folder_p) + 1);
+    char *slash = strrchr(root, '/');
+    if (!slash || wrk_state_position(folder_p, &state) || !state.stopping.best_step ||
+        state.stopping.best_step == state.step)
+        return;
+    *slash = 0;
+    if (clu_snapshot_folder(root, state.stopping.best_step, false, best) || verify_snapshot(best))
+        clu_warn("the best epoch's snapshot, step %" PRIu64 ", is passed over; using %s",
+                 state.stopping.best_step, folder_p);
+    else
+        memcpy(folder_p, best, CLU_PATH_BYTES);
+}
+
 int wrk_export_find_snapshot(const char *path, char folder_p[CLU_PATH_BYTES])
 {
     int status = clu_snapshot_resolve(path, folder_p);
     if (status)
         return status;
-    struct clu_snapshot snapshot;
-    status = clu_snapshot_open(folder_p, &snapshot);
-    if (!status) {
-        status = clu_snapshot_verify(&snapshot, true);
-        clu_snapshot_fini(&snapshot);
-    }
-    if (!status)
-        return CLU_OK;
-    size_t given = strlen(path), size = strlen(folder_p);
-    while (given > 1 && path[given - 1] == '/')
-        given--;
-    if (size == given && !memcmp(path, folder_p, size))
+    status = verify_snapshot(folder_p);
+    if (is_named(path, folder_p))
         return status; /* this one was asked for, no other will do */
-    char root[CLU_PATH_BYTES];
-    memcpy(root, folder_p, size + 1);
-    char *slash = strrchr(root, '/');
-    if (!slash)
-        return status;
-    *slash = 0;
-    int second = clu_snapshot_newest(root, folder_p, NULL);
-    if (second)
-        return clu_fail(status, "%s: no whole snapshot is left", root);
-    clu_warn("using %s, the newest snapshot that is whole", folder_p);
+    if (status) {
+        char root[CLU_PATH_BYTES];
+        memcpy(root, folder_p, strlen(folder_p) + 1);
+        char *slash = strrchr(root, '/');
+        if (!slash)
+            return status;
+        *slash = 0;
+        int second = clu_snapshot_newest(root, folder_p, NULL);
+        if (second)
+            return clu_fail(status, "%s: no whole snapshot is left", root);
+        clu_warn("using %s, the newest snapshot that is whole", folder_p);
+    }
+    prefer_best(folder_p);
     return CLU_OK;
 }
 

@@ -25,12 +25,14 @@
 struct wrk_export;
 
 /* Makes an export at out from a snapshot: a step's folder, or a folder of snapshots, of which the
- * latest whole one is taken. An export already at out is replaced; anything else there is refused.
+ * best epoch is taken where the job keeps one, else the latest whole one. An export already at out
+ * is replaced; anything else there is refused.
  * Errors: CLU_E_CORRUPT, CLU_E_NOT_FOUND, CLU_E_EXISTS, CLU_E_IO, CLU_E_FULL. */
 int wrk_export_create(const char *snapshot, const char *out);
 
 /* The snapshot folder that a path means (a step, a folder of snapshots, a job's folder), verified
- * by checksum; when the newest of a folder is damaged, the newest whole one, with a warning. */
+ * by checksum. Of several: the best epoch where the newest names one (patience), else the newest;
+ * what is damaged is passed over with a warning. */
 int wrk_export_find_snapshot(const char *path, char folder_p[CLU_PATH_BYTES]);
 
 /* True when the folder looks like an export. Logs nothing. */

@@ -69,6 +69,7 @@ int wrk_manifest_describe(const struct clu_job *job, const struct wrk_dataset *d
     manifest.n_actions = info->n_actions;
     for (int a = 0; a < info->n_actions; a++)
         copy_text(manifest.action[a], sizeof(manifest.action[a]), info->action[a + 1]);
+    manifest.n_counts = features->n_counts;
     manifest.n_user_columns = features->n_user_columns;
     manifest.n_item_columns = features->n_item_columns;
     describe_columns(features->user_column, features->user_slot, features->n_user_columns,
@@ -98,6 +99,7 @@ static void job_of(const struct wrk_manifest *manifest, struct clu_job *job_p)
     memset(job_p, 0, sizeof(*job_p));
     clu_settings_defaults(clu_job_settings(job_p));
     job_p->n_tables = manifest->n_tables;
+    job_p->history_counts = manifest->n_counts > 0;
     for (int t = 0; t < manifest->n_tables; t++) {
         copy_text(job_p->tables[t].name, sizeof(job_p->tables[t].name), manifest->table[t].name);
         job_p->tables[t].dim = manifest->table[t].dim;

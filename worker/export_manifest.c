@@ -58,11 +58,12 @@ json_t *wrk_manifest_to_json(const struct wrk_manifest *manifest)
     for (int i = 0; actions && i < manifest->n_actions; i++)
         json_array_append_new(actions, json_string(manifest->action[i]));
     json_t *model = json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:s}", "name", manifest->model,
-        "width", config->width, "heads", config->heads, "history", config->history, "n_actions",
-        config->n_actions, "n_classes", config->n_actions + 1, "user_dim", config->user_dim,
-        "item_dim", config->item_dim, "alpha", (double)config->alpha, "beta", (double)config->beta,
-        "gamma", (double)config->gamma, "read", manifest->read);
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:s, s:b}", "name",
+        manifest->model, "width", config->width, "heads", config->heads, "history", config->history,
+        "n_actions", config->n_actions, "n_classes", config->n_actions + 1, "user_dim",
+        config->user_dim, "item_dim", config->item_dim, "alpha", (double)config->alpha, "beta",
+        (double)config->beta, "gamma", (double)config->gamma, "read", manifest->read,
+        "history_counts", manifest->n_counts > 0);
     /* json_pack releases the parts it was given whether it succeeds or not */
     return json_pack("{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o, s:O?}", "format", "sluice-export",
                      "version", 1, "step", (json_int_t)manifest->step, "model", model, "actions",
@@ -214,6 +215,9 @@ static void read_model(struct reader *reader, const json_t *json, struct wrk_man
     config->alpha = (float)get_real(reader, model, "alpha");
     config->beta = (float)get_real(reader, model, "beta");
     config->gamma = (float)get_real(reader, model, "gamma");
+    /* absent in what was written before the key existed: off */
+    if (json_is_true(json_object_get(model, "history_counts")))
+        manifest->n_counts = config->n_actions;
     if (!reader->status && config->width % config->heads)
         refuse(reader, "%d heads do not divide the width %d", config->heads, config->width);
 }
@@ -241,8 +245,9 @@ int wrk_manifest_from_json(const json_t *json, const char *place, struct wrk_man
         refuse(&reader, "%d actions are listed, the model has %d", manifest_p->n_actions,
                manifest_p->config.n_actions);
     read_tables(&reader, json, manifest_p);
-    manifest_p->n_user_columns = read_columns(&reader, json, "user_columns", manifest_p,
-                                              manifest_p->user_column, manifest_p->config.user_dim);
+    manifest_p->n_user_columns =
+        read_columns(&reader, json, "user_columns", manifest_p, manifest_p->user_column,
+                     manifest_p->config.user_dim - manifest_p->n_counts);
     manifest_p->n_item_columns = read_columns(&reader, json, "item_columns", manifest_p,
                                               manifest_p->item_column, manifest_p->config.item_dim);
     json_t *data = json_object_get(json, "data");

@@ -3,7 +3,9 @@
  *
  *     {"format": "sluice-export", "version": 1, "step": N,
  *      "model": {"name": "a2gen", "width", "heads", "history", "n_actions", "n_classes",
- *                "user_dim", "item_dim", "alpha", "beta", "gamma", "read"},
+ *                "user_dim", "item_dim", "alpha", "beta", "gamma", "read",
+ *                "history_counts"},       the last n_actions numbers of F_u count the history
+ *                                         (worker/batch.h)
  *      "actions": ["start", ...],                  class i + 1 is actions[i]; class 0 is padding
  *      "user_columns": [{"name", "kind": "sparse" | "numeric", "table", "dim", "offset"}, ...],
  *      "item_columns": [...],                      F_u, F_x: these, concatenated in this order
@@ -44,6 +46,7 @@ struct wrk_manifest {
     char model[32];
     char read[16];
     struct mdl_config config;
+    int n_counts; /* as in struct wrk_features */
     int n_actions;
     char action[WRK_MANIFEST_MAX_ACTIONS][32]; /* action[i] is class i + 1 */
     int n_user_columns, n_item_columns, n_tables;

@@ -94,5 +94,9 @@ int wrk_features_init(struct wrk_features *features, const struct wrk_dataset_in
     for (int c = 0; c < info->n_item_columns && status == CLU_OK; c++)
         status = add_column(features, job, &info->item_column[c], &features->item_slot[c],
                             &features->item_dim);
+    if (job->history_counts) {
+        features->n_counts = info->n_actions;
+        features->user_dim += features->n_counts;
+    }
     return status == CLU_OK ? check_entries(features, job) : status;
 }

@@ -14,6 +14,7 @@
 #include "cluster/file.h"
 #include "cluster/job.h"
 #include "cluster/log.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "model/params.h"
 #include "worker/safetensors.h"
@@ -93,7 +94,7 @@ int wrk_state_load_vectors(const char *path, const struct mdl_config *config, in
     return status;
 }
 
-/* ---- the three files ---- */
+/* ---- the files ---- */
 
 static int save_json(const char *dir, const struct wrk_state *state,
                      const struct wrk_manifest *manifest)
@@ -102,13 +103,16 @@ static int save_json(const char *dir, const struct wrk_state *state,
     int status = clu_path_join(path, sizeof(path), dir, WRK_STATE_FILE);
     if (status)
         return status;
-    json_t *json =
-        json_pack("{s:s, s:i, s:I, s:{s:I, s:I}, s:I, s:I, s:I, s:b, s:o}", "format",
-                  "sluice-state", "version", STATE_VERSION, "step", (json_int_t)state->step,
-                  "position", "epoch", (json_int_t)state->epoch, "batch", (json_int_t)state->batch,
-                  "samples_done", (json_int_t)state->samples_done, "updates",
-                  (json_int_t)state->updates, "seed", (json_int_t)state->seed, "averaged",
-                  state->average != NULL, "model", wrk_manifest_to_json(manifest));
+    const struct wrk_stopping *stopping = &state->stopping;
+    json_t *json = json_pack(
+        "{s:s, s:i, s:I, s:{s:I, s:I}, s:I, s:I, s:I, s:b, s:{s:I, s:I, s:f, s:I}, s:o}", "format",
+        "sluice-state", "version", STATE_VERSION, "step", (json_int_t)state->step, "position",
+        "epoch", (json_int_t)state->epoch, "batch", (json_int_t)state->batch, "samples_done",
+        (json_int_t)state->samples_done, "updates", (json_int_t)state->updates, "seed",
+        (json_int_t)state->seed, "averaged", state->average != NULL, "stopping", "judged",
+        (json_int_t)stopping->judged, "best_step", (json_int_t)stopping->best_step, "best_loss",
+        stopping->best_loss, "n_not_better", (json_int_t)stopping->n_not_better, "model",
+        wrk_manifest_to_json(manifest));
     char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(json);
     if (!text)
@@ -116,6 +120,14 @@ static int save_json(const char *dir, const struct wrk_state *state,
     status = clu_file_write_atomic(path, text, strlen(text));
     free(text);
     return status;
+}
+
+static int save_pin(const char *dir)
+{
+    static const char text[] = "the best epoch so far, by the validation slice\n";
+    char path[CLU_PATH_BYTES];
+    int status = clu_path_join(path, sizeof(path), dir, CLU_SNAPSHOT_PIN_FILE);
+    return status ? status : clu_file_write_atomic(path, text, sizeof(text) - 1);
 }
 
 int wrk_state_save(const char *dir, const struct wrk_state *state,
@@ -134,6 +146,8 @@ int wrk_state_save(const char *dir, const struct wrk_state *state,
     struct wrk_vector resume[] = {
         {"weights.", state->weights}, {"adam_m.", state->adam_m}, {"adam_v.", state->adam_v}};
     status = wrk_state_save_vectors(path, &state->config, 3, resume);
+    if (!status && state->stopping.patience > 0 && state->stopping.best_step == state->step)
+        status = save_pin(dir);
     return status ? status : save_json(dir, state, manifest);
 }
 
@@ -182,8 +196,17 @@ static int read_numbers(const json_t *json, const char *path, struct wrk_state *
     found.samples_done = count_of(json, "samples_done", &bad);
     found.updates = count_of(json, "updates", &bad);
     found.seed = (uint64_t)json_integer_value(json_object_get(json, "seed"));
+    const json_t *stopping = json_object_get(json, "stopping");
+    if (stopping) { /* absent in what was written before there was early stopping */
+        found.stopping.judged = count_of(stopping, "judged", &bad);
+        found.stopping.best_step = count_of(stopping, "best_step", &bad);
+        found.stopping.best_loss = json_number_value(json_object_get(stopping, "best_loss"));
+        found.stopping.n_not_better = (int64_t)count_of(stopping, "n_not_better", &bad);
+    }
     if (bad)
-        return clu_fail(CLU_E_CORRUPT, "%s: step, position, samples_done or updates is missing",
+        return clu_fail(CLU_E_CORRUPT,
+                        "%s: step, position, samples_done, updates or a number of stopping is "
+                        "missing",
                         path);
     *state = found;
     return CLU_OK;

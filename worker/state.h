@@ -3,9 +3,11 @@
  *     step-<12 digits>/
  *       dense.safetensors         the weights to use: their moving average where one is kept
  *       dense_state.safetensors   what training goes on from: weights.*, adam_m.*, adam_v.*
- *       state.json                step, data position, seed, the model (export_manifest.h)
+ *       state.json                step, data position, seed, the best epoch so far, the model
+ *                                 (export_manifest.h)
+ *       pinned                    only in the best epoch's: it stays while the job goes on
  *
- * Rank 0 writes these three into the folder of a snapshot under way; the servers write rows/ beside
+ * Rank 0 writes these into the folder of a snapshot under way; the servers write rows/ beside
  * them, and the scheduler commits them all with manifest.json. All ranks hold the same numbers, so
  * one copy is the whole. Random draws of training are hashes of (seed, step, key): the step is
  * their state.
@@ -14,6 +16,7 @@
 #define WORKER_STATE_H
 
 #include "worker/export_manifest.h"
+#include "worker/stopping.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -27,14 +30,15 @@ struct wrk_state {
     uint64_t epoch, batch; /* the next global batch */
     uint64_t samples_done; /* since the start of the job */
     uint64_t seed;
-    uint64_t updates; /* dense updates done: what Adam corrects its bias by */
+    uint64_t updates;             /* dense updates done: what Adam corrects its bias by */
+    struct wrk_stopping stopping; /* verdicts up to this step; patience is the job's, not stored */
     struct mdl_config config;
     float *weights;         /* [mdl_n_params] */
     float *adam_m, *adam_v; /* [mdl_n_params] */
     float *average;         /* [mdl_n_params], or NULL when no average is kept */
 };
 
-/* Writes the three files into dir, each whole and synced, and the manifest's description of the
+/* Writes the files into dir, each whole and synced, and the manifest's description of the
  * model into state.json. Errors: CLU_E_IO, CLU_E_FULL, CLU_E_NO_MEMORY. */
 int wrk_state_save(const char *dir, const struct wrk_state *state,
                    const struct wrk_manifest *manifest);
@@ -47,7 +51,8 @@ int wrk_state_load(const char *dir, struct wrk_state *state);
 /* Reads only what the snapshot's model is. The caller ends it with wrk_manifest_fini. */
 int wrk_state_manifest(const char *dir, struct wrk_manifest *manifest_p);
 
-/* Reads only the numbers (step, epoch, batch, samples_done, seed); the arrays are NULL. */
+/* Reads only the numbers (step, epoch, batch, samples_done, seed, stopping); the arrays are NULL.
+ */
 int wrk_state_position(const char *dir, struct wrk_state *state_p);
 
 /* A flat vector in the model's layout, and what stands before its tensors' names in a file. */

@@ -183,6 +183,7 @@ static int restore(struct wrk_trainer *t)
 {
     int status = wrk_dense_init(&t->dense, &t->job, &t->config, WRK_N_EXTRAS + t->n_ranks);
     const struct clu_welcome *welcome = clu_member_welcome(t->member);
+    t->verdicts.patience = t->job.patience;
     if (status || !welcome->resume[0])
         return status;
     struct wrk_state state = {.seed = (uint64_t)t->job.seed};
@@ -195,6 +196,8 @@ static int restore(struct wrk_trainer *t)
     t->snapshot_last = state.step;
     t->position = (struct wrk_position){state.epoch, state.batch};
     t->samples_done = state.samples_done;
+    t->verdicts = state.stopping;
+    t->verdicts.patience = t->job.patience;
     if (t->rank == 0)
         clu_info("going on from step %" PRIu64 " of %s", state.step, welcome->resume);
     return CLU_OK;
@@ -228,11 +231,10 @@ static int start_feed(struct wrk_trainer *t)
         .id_dropout = t->job.id_dropout,
         .history_dropout = t->job.history_dropout,
     };
-    uint64_t n_batches;
-    int status = wrk_feed_start(&options, &t->feed, &n_batches);
+    int status = wrk_feed_start(&options, &t->feed, &t->n_batches);
     if (status)
         return status;
-    t->last_step = n_batches * (uint64_t)t->job.epochs;
+    t->last_step = t->n_batches * (uint64_t)t->job.epochs;
     if (t->job.max_steps && (uint64_t)t->job.max_steps < t->last_step)
         t->last_step = (uint64_t)t->job.max_steps;
     t->dense.last_step = t->last_step;
@@ -286,6 +288,7 @@ static int begin_snapshot(struct wrk_trainer *t)
         .batch = t->position.batch,
         .samples_done = t->samples_done,
         .seed = (uint64_t)t->job.seed,
+        .stopping = t->verdicts,
     };
     wrk_dense_state(&t->dense, &state);
     int status = wrk_snapshotter_begin(t->snapshotter, &state);
@@ -296,20 +299,48 @@ static int begin_snapshot(struct wrk_trainer *t)
     return status;
 }
 
+static void nap(void)
+{
+    struct timespec time = {0, END_NAP_MS * 1000000L};
+    nanosleep(&time, NULL);
+}
+
 static bool passed(uint64_t before, uint64_t now, int64_t every)
 {
     return every > 0 && before / (uint64_t)every != now / (uint64_t)every;
+}
+
+int wrk_train_snapshot_now(struct wrk_trainer *t)
+{
+    for (int64_t begun = 0; !begun;) {
+        int status = wrk_train_orders(t);
+        if (!status && t->rank == 0 && !wrk_snapshotter_busy(t->snapshotter)) {
+            if (t->snapshot_last != t->done)
+                status = begin_snapshot(t);
+            begun = 1;
+        }
+        if (!status)
+            status = wrk_mpi_max_ints(t->mpi, &begun, 1, WRK_MPI_TIMEOUT_MS);
+        if (status)
+            return status;
+        if (!begun)
+            nap();
+    }
+    return CLU_OK;
 }
 
 /* between two steps, where all ranks stand at the same place */
 static int boundary(struct wrk_trainer *t, uint64_t before)
 {
     int status = CLU_OK;
-    if (t->rank == 0) {
+    if (t->rank == 0)
         wrk_train_progress(t, false);
+    if (wrk_train_is_judged(t, t->done) && !t->stopping)
+        status = wrk_train_judge(t);
+    if (!status && t->rank == 0) {
         bool due = passed(before, t->done, t->job.snapshot_every) ||
                    (t->snapshot_wish && t->done >= t->snapshot_wish);
-        if (due && t->done != t->last_step && !t->stopping) {
+        if (due && t->done != t->last_step && t->done != t->snapshot_last && !t->stopping) {
             if (wrk_snapshotter_busy(t->snapshotter))
                 t->snapshot_wish = t->done + 1; /* as soon as the one under way is done */
             else
@@ -317,8 +348,10 @@ static int boundary(struct wrk_trainer *t, uint64_t before)
         }
     }
     if (!status && passed(before, t->done, t->job.eval_every) && t->done != t->last_step &&
-        !t->stopping)
-        status = wrk_train_evaluate(t, t->job.read);
+        t->done != t->verdicts.judged && !t->stopping) {
+        struct wrk_train_model model = wrk_train_current(t);
+        status = wrk_train_evaluate(t, &model, wrk_train_split(t), t->job.read, NULL);
+    }
     return status;
 }
 
@@ -326,6 +359,9 @@ static int train(struct wrk_trainer *t)
 {
     uint64_t before = t->done;
     t->train_begin = t->interval.begin = wrk_train_clock();
+    int resumed = wrk_train_resume_verdicts(t);
+    if (resumed)
+        return resumed;
     while (t->done < t->last_step && !t->stopping) {
         bool reduced;
         int status = wrk_train_orders(t);
@@ -386,19 +422,10 @@ static int final_snapshot(struct wrk_trainer *t, bool begun)
         if (status)
             return status;
         done = flag;
-        struct timespec nap = {0, END_NAP_MS * 1000000L};
         if (!done)
-            nanosleep(&nap, NULL);
+            nap();
     }
     return CLU_OK;
-}
-
-/* the last evaluation reports both ways of reading */
-static int final_evaluation(struct wrk_trainer *t)
-{
-    bool exact = !strcmp(t->job.read, "exact");
-    int status = wrk_train_evaluate(t, exact ? "greedy" : "exact");
-    return status ? status : wrk_train_evaluate(t, t->job.read);
 }
 
 static int finish(struct wrk_trainer *t)
@@ -414,8 +441,14 @@ static int finish(struct wrk_trainer *t)
         status = begin_snapshot(t); /* written beside the evaluation */
         begun = !status;
     }
+    if (!status && t->verdicts.best_step && t->verdicts.best_step != t->done) {
+        if (t->rank == 0)
+            clu_info("the best epoch is %" PRIu64 ", step %" PRIu64 ": it is what is kept",
+                     t->verdicts.best_step / t->n_batches, t->verdicts.best_step);
+        status = final_snapshot(t, begun); /* no snapshot is under way while one is read */
+    }
     if (!status)
-        status = final_evaluation(t);
+        status = wrk_train_final_evaluation(t);
     if (!status)
         status = final_snapshot(t, begun);
     if (!status && t->rank == 0) { /* (L3) */

@@ -1,7 +1,7 @@
 /* What the files of training share: one rank's whole state. Not for others.
  *
- * Reading order: train.c (a rank's life) -> train_step.c (one step) -> train_report.c (what people
- * see) -> train_feed, train_dense, train_snapshot (the parts).
+ * Reading order: train.c (a rank's life) -> train_step.c (one step) -> train_judge.c (which epoch
+ * is kept) -> train_report.c (what people see) -> train_feed, train_dense, train_snapshot (parts).
  */
 #ifndef WORKER_TRAIN_INTERNAL_H
 #define WORKER_TRAIN_INTERNAL_H
@@ -77,6 +77,7 @@ struct wrk_trainer {
     struct wrk_feed_slot **slots;
     int n_slots;
     int n_ahead;        /* steps whose rows are asked for before they are computed */
+    uint64_t n_batches; /* of an epoch */
     uint64_t last_step; /* the job's last */
     uint64_t done, pulled, retired;
     int64_t since_reduce;         /* steps since the last dense all-reduce */
@@ -96,6 +97,7 @@ struct wrk_trainer {
     struct wrk_interval interval;
     double train_begin;
 
+    struct wrk_stopping verdicts;     /* on the epochs so far; the same on every rank */
     uint64_t snapshot_wish;           /* rank 0: take one at a step >= this; 0: none */
     uint64_t snapshot_last;           /* rank 0: step of the last one begun */
     bool stop_ordered, stop_snapshot; /* this rank was told to stop */
@@ -122,9 +124,44 @@ int wrk_train_drain(struct wrk_trainer *trainer);
 /* Reports progress when an interval is over (or now, when forced). Rank 0. */
 void wrk_train_progress(struct wrk_trainer *trainer, bool force);
 
-/* Evaluates the test split (the validation slice where the job keeps one out) as of the steps done;
- * rank 0 writes eval.jsonl and reports. Given up, with CLU_OK, when a rank is told to stop.
- * Collective. */
-int wrk_train_evaluate(struct wrk_trainer *trainer, const char *read);
+/* Where an evaluation takes the model from. */
+struct wrk_train_model {
+    const float *params;
+    struct wrk_row_source rows;
+    uint64_t step;
+};
+
+/* The model as of the steps done: the servers' rows, this rank's weights. */
+struct wrk_train_model wrk_train_current(struct wrk_trainer *trainer);
+
+/* Evaluates a split; rank 0 writes eval.jsonl and reports. Given up, with CLU_OK and
+ * evaluation_p->n_samples 0, when a rank is told to stop; so is a split without samples.
+ * evaluation_p may be NULL. Collective. */
+int wrk_train_evaluate(struct wrk_trainer *trainer, const struct wrk_train_model *model,
+                       enum wrk_split split, const char *read, struct wrk_evaluation *evaluation_p);
+
+/* ---- train_judge.c ---- */
+
+/* The split that evaluations in training read: the validation slice where the job keeps one out. */
+enum wrk_split wrk_train_split(const struct wrk_trainer *trainer);
+
+/* True when a step is the last of an epoch of a job that judges its epochs. */
+bool wrk_train_is_judged(const struct wrk_trainer *trainer, uint64_t step);
+
+/* Judges the epoch that ends with the steps done: keeps it, or counts it, and makes this step the
+ * last when that is enough. Without a verdict when a rank is told to stop. Collective. */
+int wrk_train_judge(struct wrk_trainer *trainer);
+
+/* Takes up the verdicts of the life before this one (J1). Collective. */
+int wrk_train_resume_verdicts(struct wrk_trainer *trainer);
+
+/* The figures of the model that the job ends with, by both ways of reading, the job's own last; the
+ * snapshot of the best epoch is committed. Collective. */
+int wrk_train_final_evaluation(struct wrk_trainer *trainer);
+
+/* ---- train.c ---- */
+
+/* Waits until rank 0 has begun a snapshot of the steps done. Collective. */
+int wrk_train_snapshot_now(struct wrk_trainer *trainer);
 
 #endif

@@ -123,10 +123,17 @@ static int tell_evaluation(struct wrk_trainer *t, const struct wrk_evaluation *e
     return status ? status : wrk_evaluation_append(evaluation, path);
 }
 
-int wrk_train_evaluate(struct wrk_trainer *t, const char *read)
+struct wrk_train_model wrk_train_current(struct wrk_trainer *t)
+{
+    return (struct wrk_train_model){wrk_dense_weights(&t->dense), {fetch, t}, t->done};
+}
+
+int wrk_train_evaluate(struct wrk_trainer *t, const struct wrk_train_model *model,
+                       enum wrk_split split, const char *read, struct wrk_evaluation *evaluation_p)
 {
     int valid_percent = (int)t->job.valid_percent;
-    enum wrk_split split = valid_percent ? WRK_SPLIT_VALID : WRK_SPLIT_TEST;
+    if (evaluation_p)
+        memset(evaluation_p, 0, sizeof(*evaluation_p));
     if (!wrk_dataset_n_samples(t->dataset, split, valid_percent))
         return CLU_OK;
     /* own pushes are under way at most; after this every step done is applied everywhere */
@@ -140,14 +147,14 @@ int wrk_train_evaluate(struct wrk_trainer *t, const char *read)
         .dataset = t->dataset,
         .features = &t->features,
         .config = &t->config,
-        .params = wrk_dense_weights(&t->dense),
-        .rows = {fetch, t},
+        .params = model->params,
+        .rows = model->rows,
         .split = split,
         .valid_percent = valid_percent,
         .read = read,
         .batch = 256 * (int64_t)t->n_ranks,
         .mpi = t->mpi,
-        .step = t->done,
+        .step = model->step,
     };
     struct wrk_evaluation evaluation;
     double begin = wrk_train_clock();
@@ -159,5 +166,7 @@ int wrk_train_evaluate(struct wrk_trainer *t, const char *read)
     }
     if (!status && t->rank == 0)
         status = tell_evaluation(t, &evaluation);
+    if (!status && evaluation_p)
+        *evaluation_p = evaluation;
     return status;
 }

@@ -238,8 +238,8 @@ int wrk_train_step(struct wrk_trainer *t, bool *reduced_p)
         status = retire_up_to(t, step - 1 - (uint64_t)t->n_ahead); /* (T2) */
     if (status)
         return status;
-    bool reduce_now =
-        !t->dense.pending || step % (uint64_t)t->job.dense_every == 0 || step == t->last_step;
+    bool reduce_now = !t->dense.pending || step % (uint64_t)t->job.dense_every == 0 ||
+                      step == t->last_step || wrk_train_is_judged(t, step);
     if (reduce_now)
         status = reduce(t);
     else

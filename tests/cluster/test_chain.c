@@ -40,6 +40,22 @@ static void test_a_chain_is_whole_only_if_every_link_is(void)
     CU_ASSERT_EQUAL(clu_chain_length(links + 1, 4, 1), 0); /* the full one is missing */
 }
 
+static void test_the_newest_pinned_link_is_kept_with_its_chain(void)
+{
+    struct clu_link links[5];
+    bool kept[5];
+    two_chains(links);
+    links[0].pinned = links[1].pinned = true;
+    clu_chain_keep(links, 5, 1, kept);
+    CU_ASSERT(kept[0] && kept[1] && !kept[2] && kept[3] && kept[4]);
+    links[1].whole = false; /* the one before it then */
+    clu_chain_keep(links, 5, 1, kept);
+    CU_ASSERT(kept[0] && !kept[1] && !kept[2] && kept[3] && kept[4]);
+    two_chains(links);
+    clu_chain_keep(links, 5, 1, kept);
+    CU_ASSERT(!kept[0] && !kept[1] && !kept[2] && kept[3] && kept[4]);
+}
+
 static void test_a_link_upon_itself_ends_nowhere(void)
 {
     struct clu_link links[2] = {{.step = 1, .base_step = 2, .base_checksum = 9, .whole = true},
@@ -136,6 +152,7 @@ static void test_a_failure_leaves_the_base_unless_it_is_the_reason(void)
 }
 
 SUITE("cluster.chain", T(test_a_chain_is_whole_only_if_every_link_is),
+      T(test_the_newest_pinned_link_is_kept_with_its_chain),
       T(test_a_link_upon_itself_ends_nowhere),
       T(test_retention_keeps_what_can_be_restored_and_nothing_else),
       T(test_every_full_every_th_is_full), T(test_deltas_as_large_as_the_full_one_end_a_chain),

@@ -128,6 +128,37 @@ static void test_keep_removes_the_oldest(void)
     close_root();
 }
 
+static void commit_pinned(uint64_t step, int64_t keep)
+{
+    struct clu_manifest manifest = {.job_id = 5, .generation = 2, .step = step};
+    char folder[CLU_PATH_BYTES];
+    begin(step);
+    clu_snapshot_folder(root, step, true, folder);
+    put(folder, CLU_SNAPSHOT_PIN_FILE, "the best");
+    CU_ASSERT_EQUAL(clu_snapshot_commit(root, &manifest, keep), CLU_OK);
+}
+
+static void test_a_pinned_snapshot_stays_until_a_newer_one_is_pinned(void)
+{
+    open_root();
+    commit(1, 2);
+    commit_pinned(2, 2);
+    for (uint64_t step = 3; step <= 6; step++)
+        commit(step, 2);
+    CU_ASSERT_FALSE(is_there("step-000000000001"));
+    CU_ASSERT_TRUE(is_there("step-000000000002"));
+    CU_ASSERT_FALSE(is_there("step-000000000004"));
+    CU_ASSERT_TRUE(is_there("step-000000000005"));
+    CU_ASSERT_EQUAL(newest(), 6);
+    commit_pinned(7, 2);
+    CU_ASSERT_FALSE(is_there("step-000000000002"));
+    CU_ASSERT_TRUE(is_there("step-000000000006"));
+    commit(8, 1);
+    CU_ASSERT_TRUE(is_there("step-000000000007"));
+    CU_ASSERT_FALSE(is_there("step-000000000006"));
+    close_root();
+}
+
 static void damage(const char *name, int how)
 {
     char path[CLU_PATH_BYTES];
@@ -479,6 +510,7 @@ static void test_a_commit_that_dies_at_any_call_leaves_a_restorable_chain(void)
 
 SUITE("cluster.snapshot", T(test_a_committed_snapshot_is_found_and_verifies),
       T(test_an_uncommitted_snapshot_does_not_count_and_is_swept), T(test_keep_removes_the_oldest),
+      T(test_a_pinned_snapshot_stays_until_a_newer_one_is_pinned),
       T(test_a_damaged_snapshot_is_passed_over_for_the_one_before),
       T(test_a_commit_is_refused_when_the_disk_disagrees_with_a_report),
       T(test_a_reported_sum_is_taken_without_reading), T(test_committing_twice_is_committing_once),

@@ -292,6 +292,9 @@ def main():
         for s in past:
             tokens = known(s, sample["begin"])
             items.append((item_features(s), [a for a, _ in tokens], [t for _, t in tokens]))
+        if export.model["history_counts"]:  # F_u ends with how often each action stands in the history
+            counts = [sum(a in actions for _, actions, _ in items) for a in range(1, model.m + 1)]
+            f_u = np.concatenate([f_u, np.log1p(counts) / 2])
         context = np.concatenate([f_u, f_x, model.history(items, f_x)])
         p, t, sequence = (model.exact if options.read == "exact" else model.greedy)(context)
         for a in range(2, model.m + 1):

@@ -67,9 +67,9 @@ static void open_job(struct driver *d, int servers, int shards, int workers, con
     char text[2048];
     snprintf(text, sizeof(text),
              "data: %s\nservers: %d\nshards: %d\nworkers: %d\nwidth: 16\nheads: 2\nhistory: 10\n"
-             "user_dim: 8\nitem_dim: 8\nfeature_dim: 4\nbatch: 64\nmax_steps: 20\nepochs: 3\n"
-             "staleness: 0\n%s",
-             data(), servers, shards, workers, extra);
+             "user_dim: 8\nitem_dim: 8\nfeature_dim: 4\nbatch: 64\nstaleness: 0\n%s%s",
+             data(), servers, shards, workers,
+             strstr(extra, "epochs:") ? "" : "max_steps: 20\nepochs: 3\n", extra);
     CU_ASSERT_EQUAL_FATAL(driver_open(d, text), 0);
 }
 
@@ -162,8 +162,74 @@ static void test_a_resumed_job_ends_in_the_same_bits(void)
     uint64_t resumed = digest_of(&d);
     CU_ASSERT_EQUAL(calm, resumed);
     driver_close(&d, calm != resumed);
+}
+
+/* Labels are drawn at random, so there is little to learn and a long step soon learns them by
+ * heart: the validation loss turns, and training ends long before its 40 epochs. */
+static const char early[] = "valid_percent: 20\npatience: 2\nepochs: 40\n"
+                            "dense_learning_rate: 0.01\nwarmup_steps: 0\naverage_decay: 0.5\n";
+
+/* the step of the last evaluation */
+static long evaluated_step(const struct driver *d)
+{
+    char path[700], line[16384];
+    long step = -1;
+    snprintf(path, sizeof(path), "%s/out/run/eval.jsonl", d->folder);
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof(line), file)) {
+        const char *at = strstr(line, "\"step\":");
+        step = at ? atol(at + 7) : -1;
+    }
+    if (file)
+        fclose(file);
+    return step;
+}
+
+static long newest_step(const struct driver *d)
+{
+    char path[700];
+    long step = -1;
+    snprintf(path, sizeof(path), "%s/out/run/snapshot/latest", d->folder);
+    FILE *file = fopen(path, "r");
+    if (file && fscanf(file, "step-%ld", &step) != 1)
+        step = -1;
+    if (file)
+        fclose(file);
+    return step;
+}
+
+static void test_early_stopping_keeps_the_same_epoch_for_any_servers_and_across_a_stop(void)
+{
+    struct driver one, four, broken;
+    open_job(&one, 1, 1, 1, early);
+    run_job(&one, 0);
+    long last = newest_step(&one), best = evaluated_step(&one);
+    uint64_t digest = digest_of(&one);
+    printf("  stopped after step %ld, step %ld is kept\n", last, best);
+    CU_ASSERT(last > 0 && last < 20 * 40);
+    CU_ASSERT(best > 0 && best < last);
+    run_job(&one, 0); /* nothing is left to do */
+    CU_ASSERT_EQUAL(newest_step(&one), last);
+    open_job(&four, 2, 2, 1, early);
+    run_job(&four, 0);
+    CU_ASSERT_EQUAL(newest_step(&four), last);
+    CU_ASSERT_EQUAL(digest_of(&four), digest);
+    char best_step[32];
+    open_job(&broken, 1, 2, 1, early);
+    snprintf(best_step, sizeof(best_step), "%ld", best + 3); /* in the epoch after the best */
+    char *some[] = {"--max-steps", best_step, NULL};
+    CU_ASSERT_EQUAL_FATAL(driver_start(&broken, PROGRAM, some), 0);
+    CU_ASSERT_EQUAL(driver_wait(&broken, 90000), 0);
+    run_job(&broken, 0);
+    CU_ASSERT_EQUAL(newest_step(&broken), last);
+    CU_ASSERT_EQUAL(evaluated_step(&broken), best);
+    CU_ASSERT_EQUAL(digest_of(&broken), digest);
+    driver_close(&one, false);
+    driver_close(&four, false);
+    driver_close(&broken, false);
     remove_data();
 }
 
 SUITE("cluster_e2e.exact", T(test_any_number_of_servers_gives_the_same_bits),
-      T(test_two_workers_agree_with_one_to_rounding), T(test_a_resumed_job_ends_in_the_same_bits))
+      T(test_two_workers_agree_with_one_to_rounding), T(test_a_resumed_job_ends_in_the_same_bits),
+      T(test_early_stopping_keeps_the_same_epoch_for_any_servers_and_across_a_stop))

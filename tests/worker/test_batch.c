@@ -31,6 +31,7 @@ static void set_job(void)
     struct clu_binding binding = clu_job_settings(&job);
     memset(&job, 0, sizeof(job));
     clu_settings_defaults(binding);
+    job.history_counts = false;
     job.user_dim = 3;
     job.item_dim = 5;
     job.feature_dim = 2;
@@ -151,6 +152,61 @@ static void test_gather_puts_every_row_where_its_column_says(void)
     wrk_batch_free(batch);
 }
 
+/* With history_counts every sample has a user row of its own, which ends with the counts; rows and
+ * gradients of its id are the user's. Checked against counting by hand: sample 0 sees seqs 0 and 1,
+ * sample 1 (the same user) sees 0, 1 and 2, sample 2 (another) sees nothing. */
+static void test_counts_of_the_history_end_the_user_row(void)
+{
+    static const int sample_user[] = {1, 1, 0}, sample_item[] = {0, 1, 2};
+    static const int seq_item[] = {3, 4, 5}, seq_offset[] = {0, 1, 3, 6};
+    static const uint8_t seq_action[] = {1, 1, 2, 1, 3, 2};
+    static const float seq_time[6];
+    static const int hist_offset[] = {0, 2, 5, 5}, hist_seq[] = {0, 1, 0, 1, 2};
+    static const int expected[3][3] = {{2, 1, 0}, {3, 2, 1}, {0, 0, 0}};
+    uint64_t seed = suite_seed();
+    struct wrk_dataset_info info = make_info();
+    struct wrk_features features;
+    struct wrk_batch *batch;
+    info.n_actions = 3;
+    set_job();
+    job.history_counts = true;
+    CU_ASSERT_EQUAL_FATAL(wrk_features_init(&features, &info, &job), CLU_OK);
+    job.history_counts = false;
+    CU_ASSERT_EQUAL(features.user_dim, 3 + 2 + 3);
+    CU_ASSERT_EQUAL_FATAL(wrk_batch_create(&features, &batch), CLU_OK);
+    struct wrk_samples samples = make_samples(&seed);
+    samples.n_samples = samples.n_seqs = 3;
+    samples.sample_user = sample_user;
+    samples.sample_item = sample_item;
+    samples.seq_item = seq_item;
+    samples.seq_offset = seq_offset;
+    samples.seq_action = seq_action;
+    samples.seq_time = seq_time;
+    samples.hist_offset = hist_offset;
+    samples.hist_seq = hist_seq;
+    CU_ASSERT_EQUAL(wrk_batch_fill(batch, &samples, NULL), CLU_OK);
+    int n_tables, user = features.user_slot[0].table;
+    struct wrk_batch_table *tables = wrk_batch_tables(batch, &n_tables);
+    CU_ASSERT_EQUAL(tables[user].n_keys, 2); /* of those that have samples */
+    fill_rows(batch);
+    const struct mdl_batch *view = wrk_batch_gather(batch);
+    CU_ASSERT_EQUAL_FATAL(view->n_users, 3);
+    for (int b = 0; b < 3; b++) {
+        const mdl_real *row = view->user + (size_t)view->sample_user[b] * 8;
+        for (int i = 0; i < 3; i++)
+            CU_ASSERT_EQUAL(row[i], row_value(user, user_value[sample_user[b] * USER_COLUMNS], i));
+        for (int a = 0; a < 3; a++)
+            CU_ASSERT_DOUBLE_EQUAL(row[5 + a], log1p(expected[b][a]) / 2, 1e-6);
+    }
+    static mdl_real d_user[3 * 8] = {1, 2, 3, 0, 0, 9, 9, 9, 10, 20, 30, 0, 0, 9, 9, 9, 5, 6, 7};
+    static mdl_real d_item[N_ITEMS * 12];
+    wrk_batch_scatter(batch, d_user, d_item);
+    CU_ASSERT_EQUAL(tables[user].keys[0], user_value[1 * USER_COLUMNS]);
+    CU_ASSERT(tables[user].grads[0] == 11 && tables[user].grads[2] == 33);
+    CU_ASSERT(tables[user].grads[3] == 5 && tables[user].grads[5] == 7);
+    wrk_batch_free(batch);
+}
+
 static void test_scatter_sums_what_gather_spread(void)
 {
     uint64_t seed = suite_seed();
@@ -223,4 +279,5 @@ static void test_dropped_ids_are_zeros_are_not_pulled_and_change_with_the_step(v
 SUITE("worker.batch", T(test_columns_are_laid_out_in_order_and_shared_tables_stand_once),
       T(test_a_table_entry_that_no_column_reads_is_refused),
       T(test_gather_puts_every_row_where_its_column_says), T(test_scatter_sums_what_gather_spread),
+      T(test_counts_of_the_history_end_the_user_row),
       T(test_dropped_ids_are_zeros_are_not_pulled_and_change_with_the_step))

@@ -85,7 +85,8 @@ static void write_shard(const char *folder, int shard_number, int n_shards, uint
     clu_remove_tree(dir);
 }
 
-static void write_dense(const char *folder, uint64_t step)
+/* best: the best epoch's step that the snapshot knows, 0 for none */
+static void write_dense(const char *folder, uint64_t step, uint64_t best)
 {
     size_t n = mdl_n_params(&config);
     struct wrk_manifest manifest = {
@@ -108,6 +109,7 @@ static void write_dense(const char *folder, uint64_t step)
                               .batch = step,
                               .seed = 11,
                               .updates = step,
+                              .stopping = {2, step, best, 0.5, 0},
                               .config = config,
                               .weights = values,
                               .adam_m = values,
@@ -117,14 +119,14 @@ static void write_dense(const char *folder, uint64_t step)
     free(values);
 }
 
-static void write_snapshot(const char *root, uint64_t step, int n_shards)
+static void write_judged(const char *root, uint64_t step, int n_shards, uint64_t best)
 {
     char folder[CLU_PATH_BYTES];
     clu_mkdirs(root);
     CU_ASSERT_EQUAL_FATAL(clu_snapshot_begin(root, step, folder), CLU_OK);
     for (int s = 0; s < n_shards; s++)
         write_shard(folder, s, n_shards, step);
-    write_dense(folder, step);
+    write_dense(folder, step, best);
     struct clu_manifest manifest = {.job_id = 1,
                                     .generation = 1,
                                     .step = step,
@@ -132,6 +134,11 @@ static void write_snapshot(const char *root, uint64_t step, int n_shards)
                                     .n_shards = n_shards,
                                     .n_workers = 1};
     CU_ASSERT_EQUAL_FATAL(clu_snapshot_commit(root, &manifest, 0), CLU_OK);
+}
+
+static void write_snapshot(const char *root, uint64_t step, int n_shards)
+{
+    write_judged(root, step, n_shards, 0);
 }
 
 static void join(char out[256], const char *name)
@@ -232,6 +239,37 @@ static void test_a_damaged_snapshot_gives_way_to_the_one_before(void)
     clu_remove_tree(base);
 }
 
+static uint64_t exported_step(const char *snapshot)
+{
+    char out[256];
+    struct wrk_export *export = NULL;
+    join(out, "export");
+    CU_ASSERT_EQUAL_FATAL(wrk_export_create(snapshot, out), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(wrk_export_open(out, true, &export), CLU_OK);
+    uint64_t step = wrk_export_manifest(export)->step;
+    wrk_export_close(export);
+    return step;
+}
+
+static void test_the_best_epoch_is_exported_where_the_newest_names_one(void)
+{
+    char root[256], file[512];
+    make_base();
+    join(root, "snapshot");
+    write_judged(root, 3, 2, 3);
+    write_judged(root, 5, 2, 3);
+    write_judged(root, 7, 2, 3);
+    CU_ASSERT_EQUAL(exported_step(root), 3);
+    snprintf(file, sizeof(file), "%s/step-000000000005", root);
+    CU_ASSERT_EQUAL(exported_step(file), 5); /* asked for by name */
+    snprintf(file, sizeof(file), "%s/step-000000000003/rows/shard-0001.rows", root);
+    flip(file, 600);
+    CU_ASSERT_EQUAL(exported_step(root), 7);
+    write_judged(root, 9, 2, 0); /* a later life without patience: the newest, as ever */
+    CU_ASSERT_EQUAL(exported_step(root), 9);
+    clu_remove_tree(base);
+}
+
 static void test_an_export_is_replaced_and_anything_else_is_kept(void)
 {
     char root[256], out[256], other[256], file[512];
@@ -272,5 +310,6 @@ static void test_a_flipped_bit_in_an_export_is_found(void)
 SUITE("worker.export", T(test_every_row_arrives_and_others_have_their_initial_value),
       T(test_the_digest_does_not_know_the_number_of_shards),
       T(test_a_damaged_snapshot_gives_way_to_the_one_before),
+      T(test_the_best_epoch_is_exported_where_the_newest_names_one),
       T(test_an_export_is_replaced_and_anything_else_is_kept),
       T(test_a_flipped_bit_in_an_export_is_found))

@@ -2,6 +2,7 @@
 #include "tests/suite.h"
 
 #include "cluster/file.h"
+#include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "model/params.h"
 #include "worker/state.h"
@@ -55,6 +56,13 @@ static void folder_of(char folder[128])
     clu_mkdirs(folder);
 }
 
+static bool is_pinned(const char *folder)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/%s", folder, CLU_SNAPSHOT_PIN_FILE);
+    return clu_path_exists(path);
+}
+
 static void test_a_saved_state_comes_back_bit_for_bit(void)
 {
     char folder[128];
@@ -68,6 +76,7 @@ static void test_a_saved_state_comes_back_bit_for_bit(void)
                               .samples_done = 3000,
                               .seed = 7,
                               .updates = 12,
+                              .stopping = {3, 8, 8, 0.1 + 0.2, 1},
                               .config = config,
                               .weights = filled(n, 1),
                               .adam_m = filled(n, 2),
@@ -83,6 +92,12 @@ static void test_a_saved_state_comes_back_bit_for_bit(void)
     CU_ASSERT_EQUAL_FATAL(wrk_state_load(folder, &loaded), CLU_OK);
     CU_ASSERT(loaded.step == 12 && loaded.epoch == 1 && loaded.batch == 4);
     CU_ASSERT(loaded.samples_done == 3000 && loaded.updates == 12);
+    CU_ASSERT(loaded.stopping.judged == 8 && loaded.stopping.best_step == 8);
+    CU_ASSERT(loaded.stopping.best_loss == 0.1 + 0.2 && loaded.stopping.n_not_better == 1);
+    CU_ASSERT_FALSE(is_pinned(folder)); /* step 8 was the best, this is 12 */
+    saved.stopping.best_step = 12;
+    CU_ASSERT_EQUAL(wrk_state_save(folder, &saved, &manifest), CLU_OK);
+    CU_ASSERT_TRUE(is_pinned(folder));
     CU_ASSERT_EQUAL(memcmp(loaded.weights, saved.weights, n * sizeof(float)), 0);
     CU_ASSERT_EQUAL(memcmp(loaded.adam_m, saved.adam_m, n * sizeof(float)), 0);
     CU_ASSERT_EQUAL(memcmp(loaded.adam_v, saved.adam_v, n * sizeof(float)), 0);
@@ -113,6 +128,17 @@ static void test_a_manifest_survives_json(void)
     CU_ASSERT_EQUAL(memcmp(back.table, manifest.table, sizeof(back.table)), 0);
     CU_ASSERT_STRING_EQUAL(back.action[4], "pay");
     CU_ASSERT(json_equal(back.data, manifest.data));
+    CU_ASSERT_EQUAL(back.n_counts, 0);
+    wrk_manifest_fini(&back);
+    json_decref(json);
+    manifest.n_counts = 5; /* F_u ends with counts: wider than its columns */
+    json = wrk_manifest_to_json(&manifest);
+    CU_ASSERT_EQUAL(wrk_manifest_from_json(json, "here", &back), CLU_E_CORRUPT);
+    json_decref(json);
+    manifest.config.user_dim += 5;
+    json = wrk_manifest_to_json(&manifest);
+    CU_ASSERT_EQUAL_FATAL(wrk_manifest_from_json(json, "here", &back), CLU_OK);
+    CU_ASSERT_EQUAL(back.n_counts, 5);
     wrk_manifest_fini(&back);
     wrk_manifest_fini(&manifest);
     json_decref(json);
