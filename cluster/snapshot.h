@@ -9,9 +9,9 @@
  * Writers put their files into the .part folder and fsync each. Then one process commits: it lists
  * the folder, writes manifest.json (every file's size and XXH3, and what it is a delta upon),
  * fsyncs it, the folder and rows/, renames .part away, fsyncs the parent, replaces `latest`, and
- * only then removes what `keep` no longer wants. A snapshot that has a file named `pinned` stays,
- * beyond `keep`, until a newer one has one too: the best epoch of a job outlives those after it. So a folder without .part is whole, unless the
- * disk lies; verifying finds out. A delta can be restored while every link of its chain
+ * only then removes what `keep` no longer wants. So a folder without .part is whole, unless the
+ * disk lies; verifying finds out. A snapshot that has a file named `pinned` stays, beyond `keep`,
+ * until a newer one has one too: the best epoch of a job outlives those after it. A delta can be restored while every link of its chain
  * (cluster/chain.h) can; its dense state and data position are whole in itself.
  *
  * Threads: any, but one committer a root. Cost: commit stats files; it reads only those nobody
