@@ -33,9 +33,9 @@ int clu_chain_base(const struct clu_link *links, size_t n, size_t i);
 /* The number of links that i is restored from, itself included; 0: it cannot be. */
 size_t clu_chain_length(const struct clu_link *links, size_t n, size_t i);
 
-/* Retention: kept_p [n] becomes true for the newest `keep` that can be restored and for every link
- * they need (keep < 1: for all), for the newest pinned one and its links, and for what is broken and newer than the oldest of these, which
- * somebody may want to look at. */
+/* Retention: kept_p [n] becomes true for the newest `keep` that can be restored and for every
+ * link they need (keep < 1: for all), for the newest pinned one and its links, and for what is
+ * broken and newer than the oldest of these, which somebody may want to look at. */
 void clu_chain_keep(const struct clu_link *links, size_t n, int64_t keep, bool *kept_p);
 
 /* ---- what the next one will be ---- */

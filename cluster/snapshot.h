@@ -11,8 +11,9 @@
  * fsyncs it, the folder and rows/, renames .part away, fsyncs the parent, replaces `latest`, and
  * only then removes what `keep` no longer wants. So a folder without .part is whole, unless the
  * disk lies; verifying finds out. A snapshot that has a file named `pinned` stays, beyond `keep`,
- * until a newer one has one too: the best epoch of a job outlives those after it. A delta can be restored while every link of its chain
- * (cluster/chain.h) can; its dense state and data position are whole in itself.
+ * until a newer one has one too: the best epoch of a job outlives those after it. A delta can be
+ * restored while every link of its chain (cluster/chain.h) can; its dense state and data position
+ * are whole in itself.
  *
  * Threads: any, but one committer a root. Cost: commit stats files; it reads only those nobody
  * reported.
