@@ -2,6 +2,7 @@
 #include "cluster/log.h"
 #include "cluster/status.h"
 #include "sched/verb.h"
+#include "worker/counts.h"
 #include "worker/prepare.h"
 
 #include <inttypes.h>
@@ -15,7 +16,7 @@ struct options {
     int64_t max_bad;
     double label_window, split;
     uint64_t memory;
-    bool json;
+    bool item_counts, json;
 };
 
 #define FIELD(field) offsetof(struct options, field), sizeof(((struct options *)0)->field)
@@ -34,6 +35,8 @@ static const struct clu_setting rows[] = {
      "seconds after a sample's start that its label covers, 0: as far as the log goes"},
     {"split", CLU_SETTING_REAL, FIELD(split), "0.9", 0, 1, NULL,
      "share of the samples, in time order, that is for training"},
+    {"item_counts", CLU_SETTING_BOOL, FIELD(item_counts), "true", 0, 0, NULL,
+     "add numeric item columns: its age, and its events and actions before the sample"},
     {"memory", CLU_SETTING_SIZE, FIELD(memory), "1GiB", 32 << 20, 1e18, NULL,
      "memory to use; what does not fit goes through temporary files"},
     {"json", CLU_SETTING_BOOL, FIELD(json), "false", 0, 0, NULL, "report as one JSON object"},
@@ -89,6 +92,8 @@ static int run(const struct schd_call *call)
         return clu_fail(CLU_E_USAGE, "prepare: --out is missing");
     struct wrk_schema schema;
     int status = wrk_schema_find(options->schema, &schema);
+    if (status == CLU_OK && options->item_counts)
+        status = wrk_counts_add_columns(&schema);
     if (status != CLU_OK)
         return status;
     struct wrk_prepare_options prepare = {.schema = &schema,

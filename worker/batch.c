@@ -10,14 +10,13 @@
 #include "cluster/hash.h"
 #include "cluster/log.h"
 #include "cluster/status.h"
+#include "worker/counts.h"
 #include "worker/event.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const uint32_t DROPPED = UINT32_MAX;
-static const double COUNT_SCALE = 0.5; /* brings log1p of 0..1000 to 0..3.5 */
 
 /* the distinct keys of one table */
 struct keys {
@@ -272,13 +271,14 @@ static void gather_counts(struct wrk_batch *batch)
     const struct wrk_samples *s = batch->samples;
     int n_counts = batch->features.n_counts, dim = batch->features.user_dim;
     for (int b = 0; b < s->n_samples; b++) {
-        int count[WRK_MAX_ACTIONS + 1] = {0};
+        uint64_t count[WRK_MAX_ACTIONS + 1] = {0};
         for (int i = s->hist_offset[b]; i < s->hist_offset[b + 1]; i++)
             for (int k = s->seq_offset[s->hist_seq[i]]; k < s->seq_offset[s->hist_seq[i] + 1]; k++)
                 count[s->seq_action[k]]++;
         mdl_real *out = batch->user.matrix + (size_t)b * (size_t)dim + (size_t)(dim - n_counts);
-        for (int a = 1; a <= n_counts; a++)
-            out[a - 1] = (mdl_real)(log1p(count[a]) * COUNT_SCALE);
+        out[0] = (mdl_real)wrk_count_number(count[1]); /* start is always known */
+        for (int a = 2; a <= n_counts; a++)
+            out[a - 1] = (mdl_real)wrk_count_rate(count[a], count[1]);
     }
 }
 

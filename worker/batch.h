@@ -5,8 +5,7 @@
  *
  * struct wrk_features says which table a column reads and where its lanes stand in F_u and F_x:
  * columns in the data set's order, a sparse one taking its table's dim, a numeric one a single
- * lane. With history_counts F_u ends with M lanes more, which MODEL.md's mean over the history
- * hides: lane a of them is log1p(history items known to have action a) / 2. F_u then is a sample's
+ * lane. With history_counts F_u ends with M lanes more (worker/counts.h); it then is a sample's
  * own, so the user matrix has a row a sample.
  *
  * A wrk_batch owns its buffers and grows them to the largest batch it met: in the steady state

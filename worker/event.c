@@ -110,7 +110,7 @@ int wrk_binding_init(struct wrk_binding *binding, const struct wrk_schema *schem
         if (!schema->user_feature[i].from_attributes)
             binding->user_feature[i] = bind(&binder, "user feature", schema->user_feature[i].field);
     for (int i = 0; i < schema->n_item_features; i++)
-        if (!schema->item_feature[i].from_attributes)
+        if (!schema->item_feature[i].from_attributes && !schema->item_feature[i].is_counted)
             binding->item_feature[i] = bind(&binder, "item feature", schema->item_feature[i].field);
     return binder.status;
 }
@@ -199,7 +199,7 @@ static enum wrk_row_result read_features(const struct wrk_feature *features, int
 {
     for (int i = 0; i < n; i++) {
         values[i] = 0;
-        if (features[i].from_attributes)
+        if (features[i].from_attributes || features[i].is_counted)
             continue;
         if (!wrk_feature_value(&features[i], &row->field[at[i]], &values[i]))
             return bad(text, text_bytes, at[i], features[i].field, &row->field[at[i]], "a number");

@@ -1,11 +1,17 @@
 /* Memory: a quarter may hold attributes, the spill has half of the rest while events are added and
  * a third of it while they are drained; what is left covers the sort, the frame in work and the
- * counting at the end. */
+ * counting at the end. With counts of items events go through two spills, which share this.
+ *
+ * Counting needs an item's events of all users in order of time, timelines a user's of all items.
+ * So events are brought together by item first, in a spill in which user and item have changed
+ * places; drained, each event takes its item's counts along into the spill by user. The item values
+ * of a pair are those of its first event: the counts of that moment. */
 #include "worker/prepare.h"
 
 #include "cluster/log.h"
 #include "cluster/status.h"
 #include "worker/attributes.h"
+#include "worker/counts.h"
 #include "worker/event.h"
 #include "worker/logfile.h"
 #include "worker/spill.h"
@@ -20,12 +26,26 @@ struct work {
     const struct wrk_prepare_options *options;
     const struct wrk_schema *schema;
     struct wrk_attributes *users, *items;
-    struct wrk_spill *spill;
+    struct wrk_spill *spill;   /* by user */
+    struct wrk_spill *by_item; /* NULL: nothing is counted */
+    int first_count;           /* place among the item values */
     struct wrk_writer *writer;
     struct wrk_timeline timeline;
     struct wrk_tolerance tolerance;
     struct wrk_prepare_report report;
 };
+
+/* user and item change places */
+static void exchange(struct wrk_event *event)
+{
+    struct wrk_stored_id user = event->user;
+    uint64_t value[WRK_MAX_COLUMNS];
+    event->user = event->item;
+    event->item = user;
+    memcpy(value, event->user_value, sizeof(value));
+    memcpy(event->user_value, event->item_value, sizeof(value));
+    memcpy(event->item_value, value, sizeof(value));
+}
 
 static int take_row(struct work *work, const struct wrk_binding *binding, const struct wrk_row *row,
                     const char *path)
@@ -47,7 +67,34 @@ static int take_row(struct work *work, const struct wrk_binding *binding, const 
     if (work->items)
         joined &= wrk_attributes_join(work->items, event.item.key, event.item_value);
     work->report.n_unjoined += !joined;
-    return wrk_spill_add(work->spill, &event);
+    if (!work->by_item)
+        return wrk_spill_add(work->spill, &event);
+    exchange(&event);
+    return wrk_spill_add(work->by_item, &event);
+}
+
+/* the events of one item, oldest first, each with its places changed */
+static int take_item(void *context, const struct wrk_record *const *records, size_t n)
+{
+    struct work *work = context;
+    int n_user = work->schema->n_user_features, n_item = work->schema->n_item_features;
+    struct wrk_counts counts;
+    wrk_counts_begin(&counts, work->schema->n_actions);
+    int status = CLU_OK;
+    for (size_t i = 0; i < n && status == CLU_OK; i++) {
+        struct wrk_event event = {.user = wrk_record_user(records[i], n_user + n_item),
+                                  .item = wrk_record_item(records[i], n_user + n_item),
+                                  .time_ms = records[i]->time_ms,
+                                  .action = records[i]->action,
+                                  .duration_s = records[i]->duration_s,
+                                  .position_s = records[i]->position_s};
+        memcpy(event.user_value, records[i]->value, (size_t)n_item * 8);
+        memcpy(event.item_value, records[i]->value + n_item, (size_t)n_user * 8);
+        exchange(&event);
+        wrk_counts_next(&counts, event.time_ms, event.action, event.item_value + work->first_count);
+        status = wrk_spill_add(work->spill, &event);
+    }
+    return status;
 }
 
 static int read_log(struct work *work, const char *path)
@@ -117,6 +164,26 @@ static int check(const struct wrk_prepare_options *options)
     return options->n_logs > 0 ? CLU_OK : clu_fail(CLU_E_USAGE, "no log given");
 }
 
+static int create_spills(struct work *work, uint64_t memory_bytes)
+{
+    const char *dir = wrk_writer_part_dir(work->writer);
+    int n_user = work->schema->n_user_features, n_item = work->schema->n_item_features;
+    work->first_count = wrk_counts_first(work->schema);
+    if (work->first_count < 0)
+        return wrk_spill_create(dir, memory_bytes, n_user, n_item, &work->spill);
+    int status = wrk_spill_create(dir, memory_bytes / 2, n_user, n_item, &work->spill);
+    return status ? status
+                  : wrk_spill_create(dir, memory_bytes / 2, n_item, n_user, &work->by_item);
+}
+
+static void free_spill(struct work *work, struct wrk_spill **spill)
+{
+    if (*spill)
+        work->report.spill_bytes += wrk_spill_file_bytes(*spill);
+    wrk_spill_free(*spill);
+    *spill = NULL;
+}
+
 static int run(struct work *work)
 {
     const struct wrk_prepare_options *options = work->options;
@@ -132,19 +199,18 @@ static int run(struct work *work)
         status = load_attributes(work, false);
     bool joins = work->users || work->items;
     if (status == CLU_OK)
-        status = wrk_spill_create(
-            wrk_writer_part_dir(work->writer), options->memory_bytes / 4 * (joins ? 2 : 3),
-            work->schema->n_user_features, work->schema->n_item_features, &work->spill);
+        status = create_spills(work, options->memory_bytes / 4 * (joins ? 2 : 3));
     for (int i = 0; i < options->n_logs && status == CLU_OK; i++)
         status = read_log(work, options->logs[i]);
     wrk_attributes_free(work->users);
     wrk_attributes_free(work->items);
     work->users = work->items = NULL;
+    if (status == CLU_OK && work->by_item)
+        status = wrk_spill_drain(work->by_item, take_item, work);
+    free_spill(work, &work->by_item);
     if (status == CLU_OK)
         status = wrk_spill_drain(work->spill, take_user, work);
-    if (work->spill)
-        work->report.spill_bytes = wrk_spill_file_bytes(work->spill);
-    wrk_spill_free(work->spill);
+    free_spill(work, &work->spill);
     wrk_timeline_fini(&work->timeline);
     work->report.n_bad = work->tolerance.n_bad;
     if (status != CLU_OK) {

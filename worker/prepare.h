@@ -1,7 +1,8 @@
 /* From logs to a data set, in bounded memory (DATA.md).
  *
  *     log files --rows--> events --(join attributes)--> by user (worker/spill.h) --> timelines -->
- *     data set
+ *     data set                            '-> by item: what the item had before (worker/counts.h),
+ *                                             where the schema has such columns -> by user
  *
  * The same logs, schema and options give the same bytes. Threads: one call, one thread.
  */

@@ -615,8 +615,10 @@ static json_t *features_json(const struct wrk_feature *features, int n)
         json_array_append_new(
             list, json_pack("{s:s,s:s,s:s,s:s,s:s,s:b}", "name", feature->column.name, "kind",
                             numeric ? "numeric" : "sparse", "column", feature->field, "from",
-                            feature->from_attributes ? "attributes" : "log", "table",
-                            feature->column.table, "log1p", feature->log1p));
+                            feature->is_counted        ? "counts"
+                            : feature->from_attributes ? "attributes"
+                                                       : "log",
+                            "table", feature->column.table, "log1p", feature->log1p));
     }
     return list;
 }

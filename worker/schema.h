@@ -53,6 +53,7 @@ struct wrk_feature {
     struct wrk_column column;
     char field[WRK_NAME_BYTES]; /* its column in the log or in the attribute file */
     bool from_attributes, log1p /* a numeric value v enters as log1p(max(v, 0)) */;
+    bool is_counted; /* in no file: made by prepare from the item's past (worker/counts.h) */
 };
 
 /* How an attribute file, joined by id, is written. */

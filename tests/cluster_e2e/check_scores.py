@@ -245,6 +245,17 @@ def build_pairs(path, actions, unit=60.0, scale=10.0):
     return users
 
 
+def rates(n, counts):
+    return [math.log1p(n) / 2] + [(math.log((k + 0.25) / (n + 5)) + 3) / 2 for k in counts]
+
+
+def item_counts(events, begin, actions):
+    """The columns of prepare's --item-counts: age, events and actions of the item before a pair's second."""
+    past = [(time, action) for time, action in events if time < begin]
+    age = begin - min(time for time, _ in past) if past else 0
+    return [math.log1p(age / 60) / 10] + rates(len(past), [sum(a == x for _, x in past) for a in actions[1:]])
+
+
 def known(sample, before):
     return [(a, t) for a, time, t in sample["tokens"] if time < before]
 
@@ -264,6 +275,11 @@ def main():
     model, manifest = A2Gen(export), export.manifest
     names = manifest["actions"]
     users = build_pairs(options.events, names)
+    counted = any(column["name"] == "item_age" for column in manifest["item_columns"])
+    of_item = {}
+    for line in open(options.events):
+        event = json.loads(line)
+        of_item.setdefault(event["item"], []).append((event["time"], event["action"]))
     everything = sorted((s for samples in users.values() for s in samples),
                         key=lambda s: (s["begin"], key_of(s["user"]), key_of(s["item"])))
     split_time = everything[int(options.split * len(everything))]["begin"]
@@ -284,7 +300,8 @@ def main():
         event = sample["event"]
         f_u = export.features(manifest["user_columns"], sample["user"], event.get("user_values", []))
         item_features = lambda s: export.features(
-            manifest["item_columns"], s["item"], s["event"].get("item_values", []))
+            manifest["item_columns"], s["item"], s["event"].get("item_values", [])
+            + (item_counts(of_item[s["item"]], s["begin"], names) if counted else []))
         f_x = item_features(sample)
         past = [s for s in users[sample["user"]] if s["begin"] < sample["begin"]]
         past = past[-export.model["history"]:]
@@ -293,8 +310,8 @@ def main():
             tokens = known(s, sample["begin"])
             items.append((item_features(s), [a for a, _ in tokens], [t for _, t in tokens]))
         if export.model["history_counts"]:  # F_u ends with how often each action stands in the history
-            counts = [sum(a in actions for _, actions, _ in items) for a in range(1, model.m + 1)]
-            f_u = np.concatenate([f_u, np.log1p(counts) / 2])
+            counts = [sum(a in actions for _, actions, _ in items) for a in range(2, model.m + 1)]
+            f_u = np.concatenate([f_u, rates(len(items), counts)])
         context = np.concatenate([f_u, f_x, model.history(items, f_x)])
         p, t, sequence = (model.exact if options.read == "exact" else model.greedy)(context)
         for a in range(2, model.m + 1):

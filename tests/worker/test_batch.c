@@ -195,8 +195,11 @@ static void test_counts_of_the_history_end_the_user_row(void)
         const mdl_real *row = view->user + (size_t)view->sample_user[b] * 8;
         for (int i = 0; i < 3; i++)
             CU_ASSERT_EQUAL(row[i], row_value(user, user_value[sample_user[b] * USER_COLUMNS], i));
-        for (int a = 0; a < 3; a++)
-            CU_ASSERT_DOUBLE_EQUAL(row[5 + a], log1p(expected[b][a]) / 2, 1e-6);
+        int n = expected[b][0];
+        CU_ASSERT_DOUBLE_EQUAL(row[5], log1p(n) / 2, 1e-6);
+        for (int a = 1; a < 3; a++)
+            CU_ASSERT_DOUBLE_EQUAL(row[5 + a], (log((expected[b][a] + 0.25) / (n + 5)) + 3) / 2,
+                                   1e-6);
     }
     static mdl_real d_user[3 * 8] = {1, 2, 3, 0, 0, 9, 9, 9, 10, 20, 30, 0, 0, 9, 9, 9, 5, 6, 7};
     static mdl_real d_item[N_ITEMS * 12];

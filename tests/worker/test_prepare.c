@@ -3,6 +3,8 @@
 #include "tests/suite.h"
 
 #include "tests/worker/data_rig.h"
+#include "worker/counts.h"
+#include "worker/event.h"
 
 #include <math.h>
 #include <zlib.h>
@@ -262,6 +264,66 @@ static void test_random_logs_agree_with_a_plain_implementation(void)
     }
 }
 
+/* an item's numbers at a pair's start, counted over the whole log */
+static void check_counts(const struct event *events, int n, int item, long start,
+                         const uint64_t *values)
+{
+    int n_before = 0, of[5] = {0};
+    long first = start;
+    for (int e = 0; e < n; e++)
+        if (events[e].item == item && events[e].time < start) {
+            n_before++;
+            of[events[e].action]++;
+            first = events[e].time < first ? events[e].time : first;
+        }
+    CU_ASSERT_DOUBLE_EQUAL(wrk_value_float(values[0]), log1p((double)(start - first) / 60) / 10,
+                           1e-6);
+    CU_ASSERT_DOUBLE_EQUAL(wrk_value_float(values[1]), log1p(n_before) / 2, 1e-6);
+    for (int a = 2; a <= 4; a++)
+        CU_ASSERT_DOUBLE_EQUAL(wrk_value_float(values[a]),
+                               (log((of[a] + 0.25) / (n_before + 5)) + 3) / 2, 1e-6);
+}
+
+static void test_counts_of_items_are_those_of_the_pairs_start(void)
+{
+    enum { EVENTS = 600, USERS = 20, ITEMS = 12 };
+    static struct event events[EVENTS];
+    static char text[EVENTS * 40];
+    static const char *const names[] = {"", "start", "click", "cart", "buy"};
+    uint64_t seed = suite_seed();
+    char *at = text + sprintf(text, "u,i,a,t\n");
+    for (int e = 0; e < EVENTS; e++) {
+        events[e] =
+            (struct event){(int)(suite_random(&seed) % USERS), (int)(suite_random(&seed) % ITEMS),
+                           2 + (int)(suite_random(&seed) % 3), (long)(suite_random(&seed) % 900)};
+        at += sprintf(at, "%d,%d,%s,%ld\n", events[e].user, events[e].item, names[events[e].action],
+                      events[e].time);
+    }
+    struct wrk_schema schema = rig_schema(rig_schema_text);
+    char *log = rig_write_text("log.csv", text);
+    struct wrk_prepare_options options = rig_options(&schema, &log, 1, rig_path("counted"));
+    options.split = 1;
+    CU_ASSERT_EQUAL_FATAL(wrk_counts_add_columns(&schema), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(wrk_prepare(&options, NULL), CLU_OK);
+    struct wrk_dataset *dataset;
+    struct wrk_reader *reader;
+    struct wrk_samples *samples;
+    struct wrk_reader_options reading = rig_reading(WRK_SPLIT_TRAIN);
+    CU_ASSERT_EQUAL_FATAL(wrk_dataset_open(rig_path("counted"), &dataset), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(wrk_dataset_info(dataset)->n_item_columns, 1 + 5);
+    CU_ASSERT_EQUAL_FATAL(wrk_reader_open(dataset, &reading, (struct wrk_position){0, 0}, &reader),
+                          CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(wrk_reader_next(reader, &samples), CLU_OK);
+    CU_ASSERT(samples->n_samples > 100);
+    for (int i = 0; i < samples->n_samples; i++) {
+        const uint64_t *values = samples->item_value + 6 * samples->sample_item[i];
+        check_counts(events, EVENTS, (int)values[0], (long)samples->sample_time[i], values + 1);
+    }
+    wrk_samples_free(samples);
+    wrk_reader_close(reader);
+    wrk_dataset_close(dataset);
+}
+
 static void test_the_split_is_the_start_of_sample_floor_of_nine_tenths(void)
 {
     char text[1000] = "u,i,a,t\n", *at = text + strlen(text);
@@ -387,6 +449,7 @@ SUITE("worker.prepare", T(test_a_pair_keeps_first_occurrences_in_order_with_a_st
       T(test_a_label_window_bounds_the_label_and_not_the_history),
       T(test_ids_come_back_as_the_log_wrote_them),
       T(test_random_logs_agree_with_a_plain_implementation),
+      T(test_counts_of_items_are_those_of_the_pairs_start),
       T(test_the_split_is_the_start_of_sample_floor_of_nine_tenths),
       T(test_bad_lines_are_refused_unless_allowed_and_then_counted),
       T(test_a_folder_that_is_no_data_set_is_left_alone),
