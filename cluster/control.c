@@ -73,23 +73,20 @@ static const struct field welcome_fields[] = {
 };
 
 static const struct field order_fields[] = {
-    INT(clu_order, "kind", kind, CLU_ORDER_SNAPSHOT, CLU_ORDER_DUMP),
+    INT(clu_order, "kind", kind, CLU_ORDER_SNAPSHOT, CLU_ORDER_MOVED),
     U64(clu_order, "step", step),
     INT(clu_order, "st", status, MIN_STATUS, 0),
     BOOL(clu_order, "snap", snapshot),
-    INT(clu_order, "bucket", bucket, 0, CLU_N_BUCKETS - 1),
-    INT(clu_order, "shard", shard, 0, CLU_MAX_SHARDS - 1),
     TEXT(clu_order, "text", text),
 };
 
 static const struct field report_fields[] = {
-    INT(clu_report, "kind", kind, CLU_REPORT_READY, CLU_REPORT_TROUBLE),
+    INT(clu_report, "kind", kind, CLU_REPORT_READY, CLU_REPORT_SETTLED),
     U64(clu_report, "step", step),
     U64(clu_report, "steps", n_steps),
     INT(clu_report, "st", status, MIN_STATUS, 0),
-    INT(clu_report, "bucket", bucket, 0, CLU_N_BUCKETS - 1),
-    INT(clu_report, "shard", shard, 0, CLU_MAX_SHARDS - 1),
     TEXT(clu_report, "text", text),
+    U64(clu_report, "owners", owners),
 };
 
 static const struct field file_fields[] = {
@@ -162,10 +159,22 @@ static void pack_files(struct clu_packer *packer, const struct clu_manifest_file
     }
 }
 
+/* every bucket's shard, little-endian */
+static void pack_owners(struct clu_packer *packer, const uint16_t *shard_of)
+{
+    uint8_t bytes[2 * CLU_N_BUCKETS];
+    for (int b = 0; b < CLU_N_BUCKETS; b++) {
+        bytes[2 * b] = (uint8_t)shard_of[b];
+        bytes[2 * b + 1] = (uint8_t)(shard_of[b] >> 8);
+    }
+    clu_pack_bin(packer, bytes, sizeof(bytes));
+}
+
 static void pack_report(struct clu_packer *packer, const struct clu_report *report)
 {
     size_t n = count_fields(report_fields, COUNT(report_fields), report);
-    clu_pack_map(packer, n + (report->figures.n > 0) + (report->n_files > 0));
+    clu_pack_map(packer,
+                 n + (report->figures.n > 0) + (report->n_files > 0) + (report->owners > 0));
     pack_fields(packer, report_fields, COUNT(report_fields), report);
     if (report->figures.n > 0) {
         clu_pack_text(packer, "figures");
@@ -174,6 +183,10 @@ static void pack_report(struct clu_packer *packer, const struct clu_report *repo
     if (report->n_files > 0) {
         clu_pack_text(packer, "files");
         pack_files(packer, report->files, report->n_files);
+    }
+    if (report->owners > 0) {
+        clu_pack_text(packer, "shard_of");
+        pack_owners(packer, report->shard_of);
     }
 }
 
@@ -303,12 +316,30 @@ static int unpack_object(struct clu_unpacker *unpacker, const struct field *fiel
     return status;
 }
 
+static int unpack_owners(struct clu_unpacker *unpacker, uint16_t *shard_of)
+{
+    const void *data;
+    size_t size;
+    int status = clu_unpack_bin(unpacker, &data, &size);
+    if (status || size != 2 * CLU_N_BUCKETS)
+        return status ? status : CLU_E_PROTOCOL;
+    const uint8_t *bytes = data;
+    for (int b = 0; b < CLU_N_BUCKETS; b++) {
+        shard_of[b] = (uint16_t)(bytes[2 * b] | bytes[2 * b + 1] << 8);
+        if (shard_of[b] >= CLU_MAX_SHARDS)
+            return CLU_E_PROTOCOL;
+    }
+    return CLU_OK;
+}
+
 static int unpack_report_part(struct clu_unpacker *unpacker, const char *key, size_t size,
                               void *object)
 {
     struct clu_report *report = object;
     if (is(key, size, "figures"))
         return clu_figures_unpack(unpacker, &report->figures);
+    if (is(key, size, "shard_of"))
+        return unpack_owners(unpacker, report->shard_of);
     if (!is(key, size, "files"))
         return clu_unpack_skip(unpacker);
     size_t n;

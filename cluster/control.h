@@ -12,7 +12,8 @@
  *       REPORT {number, kind, ...}     -->
  *                                      <--    RECEIPT {number}
  *                                      <--    ORDER {number, kind, ...}     again until the beat
- * shows it LEAVE {status, text}           -->
+ *                                                                              shows it
+ *       LEAVE {status, text}           -->
  *                                      <--    RECEIPT
  *     a tool (status, stop, ...)
  *       ASK {verb, argument}           -->
@@ -77,8 +78,11 @@ enum clu_order_kind {
                         workers take one first (the wish goes through all ranks as SNAPSHOT does)
                         and end with INTERRUPTED. Anything else: the job has failed, end at once */
     CLU_ORDER_MAP,   /* there is a newer map: clu_member_map */
-    CLU_ORDER_DRAIN, /* server: move bucket order.bucket to shard order.shard, then report MOVED */
+    CLU_ORDER_MOVE,  /* rank 0: with the map of version order.step, let the buckets move that
+                        clu_map_plan names for the servers that stay; report MOVED for each group of
+                        them, SETTLED at the end */
     CLU_ORDER_DUMP,  /* write what you know of your state to the log */
+    CLU_ORDER_MOVED, /* rank 0: owners order.step are stored: old places may be forgotten */
 };
 
 struct clu_order {
@@ -86,7 +90,6 @@ struct clu_order {
     uint64_t step;
     int status;
     bool snapshot;
-    int bucket, shard;
     char text[CLU_TEXT_BYTES]; /* for people: why */
 };
 
@@ -99,8 +102,10 @@ enum clu_report_kind {
                              files; answered by order COMMITTED. status != 0: it failed, drop it */
     CLU_REPORT_FINISHED,  /* rank 0: the last step is done and its snapshot committed */
     CLU_REPORT_STATE,     /* anyone, now and then: figures of this process (rows, bytes, waits) */
-    CLU_REPORT_MOVED,   /* server: order DRAIN of (bucket, shard) is done, or failed with status */
+    CLU_REPORT_MOVED,   /* rank 0: from the step after `step` on the buckets belong to shard_of, as
+                           version `owners`; answered by order MOVED */
     CLU_REPORT_TROUBLE, /* anyone: something a person should see, in text; not fatal */
+    CLU_REPORT_SETTLED, /* rank 0: every bucket is where the order MOVE wanted it, and only there */
 };
 
 /* Figures rank 0 reports in PROGRESS, where it has them: epoch, loss, loss_cls, loss_reg,
@@ -112,8 +117,9 @@ struct clu_report {
     uint64_t step;
     uint64_t n_steps; /* PROGRESS: steps the job will have, 0 unknown */
     int status;
-    int bucket, shard;
     char text[CLU_TEXT_BYTES];
+    uint64_t owners;                  /* MOVED, else 0 */
+    uint16_t shard_of[CLU_N_BUCKETS]; /* MOVED */
     struct clu_figures figures;
     int n_files;
     struct clu_manifest_file files[CLU_MAX_PART_FILES];

@@ -22,7 +22,7 @@ int clu_map_init(struct clu_bucket_map *map, int n_servers, int shards_per_serve
                         "%d servers with %d shards each: from 1 to %d shards are possible in all",
                         n_servers, shards_per_server, CLU_MAX_SHARDS);
     memset(map, 0, sizeof(*map));
-    map->version = 1;
+    map->version = map->owners = 1;
     for (int server = 0; server < n_servers; server++)
         clu_map_add_server(map, server, shards_per_server);
     for (int b = 0; b < CLU_N_BUCKETS; b++)
@@ -64,9 +64,25 @@ int clu_map_add_server(struct clu_bucket_map *map, int server, int n)
     for (int i = 0; i < n; i++) {
         map->server_of[map->n_shards] = (uint16_t)server;
         map->endpoint[map->n_shards][0] = '\0';
+        map->leaving[map->n_shards] = false;
         map->n_shards++;
     }
     return CLU_OK;
+}
+
+void clu_map_members(const struct clu_bucket_map *map, bool *takes_part_p)
+{
+    memset(takes_part_p, 0, (size_t)map->n_shards * sizeof(*takes_part_p));
+    for (int b = 0; b < CLU_N_BUCKETS; b++)
+        takes_part_p[map->shard_of[b]] = true;
+}
+
+void clu_map_staying(const struct clu_bucket_map *map, bool *alive_p)
+{
+    memset(alive_p, 0, CLU_MAX_SHARDS * sizeof(*alive_p));
+    for (int i = 0; i < map->n_shards; i++)
+        if (!map->leaving[i] && map->server_of[i] < CLU_MAX_SHARDS)
+            alive_p[map->server_of[i]] = true;
 }
 
 /* want[i]: how many buckets shard i shall own. The larger shares go to those that own most already,
@@ -119,7 +135,7 @@ int clu_map_plan(const struct clu_bucket_map *map, const bool *alive, int n_serv
     return n_moves;
 }
 
-/* [version, [[server, endpoint]...], bin: 4096 x u16 little-endian] */
+/* [version, owners, [[server, endpoint, leaving]...], bin: 4096 x u16 little-endian] */
 void clu_map_pack(const struct clu_bucket_map *map, struct clu_packer *packer)
 {
     uint8_t owners[2 * CLU_N_BUCKETS];
@@ -127,13 +143,15 @@ void clu_map_pack(const struct clu_bucket_map *map, struct clu_packer *packer)
         owners[2 * b] = (uint8_t)map->shard_of[b];
         owners[2 * b + 1] = (uint8_t)(map->shard_of[b] >> 8);
     }
-    clu_pack_array(packer, 3);
+    clu_pack_array(packer, 4);
     clu_pack_uint(packer, map->version);
+    clu_pack_uint(packer, map->owners);
     clu_pack_array(packer, (size_t)map->n_shards);
     for (int i = 0; i < map->n_shards; i++) {
-        clu_pack_array(packer, 2);
+        clu_pack_array(packer, 3);
         clu_pack_uint(packer, map->server_of[i]);
         clu_pack_text(packer, map->endpoint[i]);
+        clu_pack_bool(packer, map->leaving[i]);
     }
     clu_pack_bin(packer, owners, sizeof(owners));
 }
@@ -144,12 +162,14 @@ static int unpack_shard(struct clu_unpacker *unpacker, struct clu_bucket_map *ma
     uint64_t server;
     const char *endpoint;
     int status = clu_unpack_array(unpacker, &n);
-    if (!status && n != 2)
+    if (!status && n != 3)
         status = CLU_E_PROTOCOL;
     if (!status)
         status = clu_unpack_uint(unpacker, &server);
     if (!status)
         status = clu_unpack_text(unpacker, &endpoint, &size);
+    if (!status)
+        status = clu_unpack_bool(unpacker, &map->leaving[map->n_shards]);
     if (status)
         return status;
     if (server >= UINT16_MAX || size >= CLU_ENDPOINT_BYTES || memchr(endpoint, '\0', size))
@@ -166,10 +186,12 @@ int clu_map_unpack(struct clu_unpacker *unpacker, struct clu_bucket_map *map_p)
     size_t n, n_shards, size;
     const void *bin;
     int status = clu_unpack_array(unpacker, &n);
-    if (!status && n != 3)
+    if (!status && n != 4)
         status = CLU_E_PROTOCOL;
     if (!status)
         status = clu_unpack_uint(unpacker, &map_p->version);
+    if (!status)
+        status = clu_unpack_uint(unpacker, &map_p->owners);
     if (!status)
         status = clu_unpack_array(unpacker, &n_shards);
     if (!status && (n_shards < 1 || n_shards > CLU_MAX_SHARDS))

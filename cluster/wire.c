@@ -48,7 +48,7 @@ size_t clu_wire_encode_request(const struct clu_wire_request *request, void *buf
     struct cursor cursor = {buffer};
     msgpack_packer packer;
     msgpack_packer_init(&packer, &cursor, write_bytes);
-    msgpack_pack_array(&packer, 10);
+    msgpack_pack_array(&packer, 11);
     msgpack_pack_uint8(&packer, CLU_WIRE_VERSION);
     msgpack_pack_uint8(&packer, (uint8_t)request->op);
     msgpack_pack_uint8(&packer, (uint8_t)(request->dtype | (request->coded ? CLU_WIRE_CODED : 0)));
@@ -56,6 +56,7 @@ size_t clu_wire_encode_request(const struct clu_wire_request *request, void *buf
     msgpack_pack_fix_uint64(&packer, request->incarnation);
     msgpack_pack_fix_uint64(&packer, request->seq);
     msgpack_pack_fix_uint64(&packer, request->step);
+    msgpack_pack_fix_uint32(&packer, request->owners);
     msgpack_pack_fix_uint32(&packer, request->deadline_ms);
     msgpack_pack_array(&packer, (size_t)request->n_parts);
     for (int i = 0; i < request->n_parts; i++) {
@@ -116,7 +117,7 @@ int clu_wire_decode_request(const void *data, size_t size_bytes, struct clu_wire
 {
     struct clu_unpacker unpacker;
     size_t n;
-    uint64_t version, op, dtype, rank, deadline_ms;
+    uint64_t version, op, dtype, rank, owners, deadline_ms;
     clu_unpacker_init(&unpacker, data, size_bytes);
     *reason_p = "header";
     if (clu_unpack_array(&unpacker, &n) || n < 1 || read_uint(&unpacker, UINT16_MAX, &version))
@@ -125,7 +126,7 @@ int clu_wire_decode_request(const void *data, size_t size_bytes, struct clu_wire
         *reason_p = "version";
         return CLU_E_PROTOCOL;
     }
-    if (n != 10 || read_uint(&unpacker, 255, &op) || read_uint(&unpacker, 255, &dtype))
+    if (n != 11 || read_uint(&unpacker, 255, &op) || read_uint(&unpacker, 255, &dtype))
         return CLU_E_PROTOCOL;
     request_p->coded = dtype & CLU_WIRE_CODED;
     dtype &= ~(uint64_t)CLU_WIRE_CODED;
@@ -139,9 +140,10 @@ int clu_wire_decode_request(const void *data, size_t size_bytes, struct clu_wire
         read_uint(&unpacker, UINT64_MAX, &request_p->incarnation) ||
         read_uint(&unpacker, UINT64_MAX, &request_p->seq) ||
         read_uint(&unpacker, UINT64_MAX, &request_p->step) ||
-        read_uint(&unpacker, UINT32_MAX, &deadline_ms))
+        read_uint(&unpacker, UINT32_MAX, &owners) || read_uint(&unpacker, UINT32_MAX, &deadline_ms))
         return CLU_E_PROTOCOL;
     request_p->rank = (uint32_t)rank;
+    request_p->owners = (uint32_t)owners;
     request_p->deadline_ms = (uint32_t)deadline_ms;
     *reason_p = "parts";
     int status = read_parts(&unpacker, request_p);

@@ -10,8 +10,8 @@
  * (table, n) and the frames' sizes must be exactly their sums.
  *
  *   request header            bytes  meaning
- *   offset 0   9a                 1  array of 10
- *          1   01                 1  version
+ *   offset 0   9b                 1  array of 11
+ *          1   02                 1  version
  *          2   op                 1  enum clu_wire_op
  *          3   dtype              1  enum clu_wire_dtype: rows of this request, and of its reply;
  *                                      + 16: the keys are coded
@@ -19,15 +19,19 @@
  *          9   cf incarnation     9  u64: this start of this rank; grows with each start
  *         18   cf seq             9  u64: from 1; a retry repeats it
  *         27   cf step            9  u64: the step that a push belongs to or a pull is for
- *         36   ce deadline_ms     5  u32: how long the server may hold the request
- *         41   9n                 1  array of n_parts; from 16 on: dc n_parts, 3 bytes
- *         42   then for each part 92 cd table (u16) ce n (u32): 9 bytes
- *         42 + 9 n_parts   c4 n     2  n bytes of text follow; from 256 on: c5 n, 3 bytes.
- *                                      hello: the tables' specs; snapshot: the folder
+ *         36   ce owners          5  u32: by which version of the buckets' owners the keys were
+ *                                      split (cluster/map.h); modulo 2^32
+ *         41   ce deadline_ms     5  u32: how long the server may hold the request
+ *         46   9n                 1  array of n_parts; from 16 on: dc n_parts, 3 bytes
+ *         47   then for each part 92 cd table (u16) ce n (u32): 9 bytes
+ *         47 + 9 n_parts   c4 n     2  n bytes of text follow; from 256 on: c5 n, 3 bytes.
+ *                                      hello: the tables' specs; snapshot: the folder; collect,
+ *                                      release, adopt, forget: moves, 6 bytes each: bucket, from
+ *                                      which shard, to which, little-endian u16
  *
  *   reply header              bytes  meaning
  *   offset 0   97                 1  array of 7
- *          1   01                 1  version
+ *          1   02                 1  version
  *          2   op                 1  of the request
  *          3   dtype              1  of the rows that follow
  *          4   d0 status          2  i8: 0 or a negative of cluster/status.h
@@ -42,12 +46,12 @@
  * part are 02 0500 0100 2601.
  *
  * Worked example: rank 1 of incarnation 7 pulls keys 5 and 6 of table 2 for step 3 as seq 9, fp32,
- * within 1000 ms:
- *     9a 01 02 01 ce00000001 cf0000000000000007 cf0000000000000009 cf0000000000000003
- *     ce000003e8 91 92cd0002ce00000002 c400
+ * within 1000 ms, by owners 1:
+ *     9b 02 02 01 ce00000001 cf0000000000000007 cf0000000000000009 cf0000000000000003
+ *     ce00000001 ce000003e8 91 92cd0002ce00000002 c400
  *     0500000000000000 0600000000000000
  * and the header of the reply after step 2; the rows are its second frame:
- *     97 01 02 01 d000 cf0000000000000009 cf0000000000000002 c400
+ *     97 02 02 01 d000 cf0000000000000009 cf0000000000000002 c400
  *
  * Decoding allocates nothing, never reads past the frame, and refuses what does not end where it
  * should. Threads: any.
@@ -60,12 +64,13 @@
 #include <stdint.h>
 
 enum {
-    CLU_WIRE_VERSION = 1,
+    CLU_WIRE_VERSION = 2,
     CLU_WIRE_MAX_PARTS = 256,    /* tables in one message */
     CLU_WIRE_MAX_TEXT = 32768,   /* bytes of text in a header */
     CLU_WIRE_MAX_KEYS = 1 << 24, /* keys in one message */
-    CLU_WIRE_REQUEST_FIXED = 41, /* bytes before the parts */
+    CLU_WIRE_REQUEST_FIXED = 46, /* bytes before the parts */
     CLU_WIRE_PART_SIZE = 9,      /* bytes of a part */
+    CLU_WIRE_MOVE_SIZE = 6,      /* bytes of a move in a text */
     CLU_WIRE_REPLY_FIXED = 24,   /* bytes before the text */
 };
 
@@ -75,9 +80,19 @@ enum {
  * PUSH         parts, keys, gradients; may be empty     after it is applied and committed
  * STEP         step                                     once every step <= step is applied
  * SNAPSHOT     step, text: folder                       once the part of this shard is written: its
- * files STATS        -                                        counters, a msgpack map of name to
- * number DRAIN        -                                        once everything received is applied
- * and durable */
+ *                                                       files
+ * STATS        -                                        counters, a msgpack map of name to number
+ * DRAIN        -                                        once everything received is applied and
+ *                                                       durable
+ * CONFIRM      step                                     the snapshot of step is committed
+ * COLLECT      text: moves                              once the rows of buckets that will leave
+ *                                                       are known: a msgpack array of their numbers
+ * RELEASE      step, owners, text: moves                once step is applied and what leaves is in
+ *                                                       a file
+ * ADOPT        step, owners, text: moves                once what arrives is taken in: the owners
+ *                                                       are those of this version from now on
+ * FORGET       owners, text: moves                      once what has left is dropped
+ * The last four: ps/shard_move.c. */
 /* Any reply may carry a status instead: AGAIN: no room, ask again soon; EXISTS, to a retry: the
  * first try waits here and will be answered. */
 enum clu_wire_op {
@@ -89,6 +104,10 @@ enum clu_wire_op {
     CLU_WIRE_STATS,
     CLU_WIRE_DRAIN,
     CLU_WIRE_CONFIRM,
+    CLU_WIRE_COLLECT,
+    CLU_WIRE_RELEASE,
+    CLU_WIRE_ADOPT,
+    CLU_WIRE_FORGET,
     CLU_WIRE_N_OPS
 };
 
@@ -103,7 +122,7 @@ struct clu_wire_part {
 
 struct clu_wire_request {
     int op, dtype;
-    uint32_t rank, deadline_ms;
+    uint32_t rank, owners, deadline_ms;
     uint64_t incarnation, seq, step;
     bool coded; /* the keys' frame: clu_wire_encode_keys */
     int n_parts;

@@ -32,8 +32,7 @@
 
 enum {
     TICK_MS = 20,
-    GRACE_MS = 250,      /* a server tells its own deadline first: its sentence says why */
-    SNAPSHOT_SHARE = 10, /* a snapshot may take so many request timeouts */
+    GRACE_MS = 250, /* a server tells its own deadline first: its sentence says why */
     LENT_WAIT_MS = 5000,
     FEEDBACK_BYTES = 64 << 20, /* a table */
 };
@@ -54,7 +53,22 @@ static void free_ticket(struct psv_ticket *ticket)
     free(ticket->own_rows);
     free(ticket->own_text);
     free(ticket->files);
+    free(ticket->collected);
     free(ticket);
+}
+
+/* Room for the shards that there are now. */
+static int make_room(struct psv_ticket *ticket, int n_shards)
+{
+    if (n_shards > ticket->room_shards) {
+        free(ticket->calls);
+        free(ticket->slices);
+        ticket->calls = calloc((size_t)n_shards * PSV_MAX_PIECES, sizeof(*ticket->calls));
+        ticket->slices = calloc((size_t)n_shards, sizeof(*ticket->slices));
+        ticket->room_shards = ticket->calls && ticket->slices ? n_shards : 0;
+    }
+    ticket->n_shards = n_shards;
+    return ticket->room_shards ? 0 : CLU_E_NO_MEMORY;
 }
 
 /* An idle ticket whose memory nobody reads any more, or a new one. */
@@ -68,25 +82,21 @@ static struct psv_ticket *take_ticket(struct psv_client *client)
         *at = ticket->next;
     } else {
         ticket = calloc(1, sizeof(*ticket));
-        size_t n_shards = (size_t)client->n_shards;
-        if (ticket) {
-            ticket->calls = calloc(n_shards * PSV_MAX_PIECES, sizeof(*ticket->calls));
-            ticket->slices = calloc(n_shards, sizeof(*ticket->slices));
-        }
-        if (!ticket || !ticket->calls || !ticket->slices) {
-            free_ticket(ticket);
-            return NULL;
-        }
+    }
+    if (!ticket || make_room(ticket, client->n_shards)) {
+        free_ticket(ticket);
+        return NULL;
     }
     ticket->status = ticket->n_open = ticket->n_parts = ticket->n_damaged = 0;
     ticket->done = ticket->direct = ticket->ordered = ticket->detached = false;
+    ticket->owners = (uint32_t)client->map->owners;
     ticket->keys = NULL;
     ticket->rows = NULL;
     ticket->text = NULL;
     ticket->n_text = 0;
     ticket->sentence[0] = 0;
     ticket->n_calls = 0;
-    memset(ticket->slices, 0, (size_t)client->n_shards * sizeof(*ticket->slices));
+    memset(ticket->slices, 0, (size_t)ticket->n_shards * sizeof(*ticket->slices));
     return ticket;
 }
 
@@ -142,7 +152,7 @@ static int set_parts(const struct psv_client *client, struct psv_ticket *ticket,
 static int reserve(const struct psv_client *client, struct psv_ticket *ticket, size_t n_keys,
                    size_t n_row_bytes)
 {
-    size_t n_offsets = (size_t)ticket->n_parts * (size_t)(client->n_shards + 1);
+    size_t n_offsets = (size_t)ticket->n_parts * (size_t)(ticket->n_shards + 1);
     int status = grow(&ticket->offset, &ticket->offset_capacity, n_offsets, sizeof(uint32_t));
     if (!status && ticket->ordered && n_keys > ticket->order_capacity) {
         free(ticket->shard_of);
@@ -164,7 +174,7 @@ static int reserve(const struct psv_client *client, struct psv_ticket *ticket, s
 /* Fills order and offset, and each slice's n_keys and row_bytes. */
 static void split(const struct psv_client *client, struct psv_ticket *ticket)
 {
-    int n_shards = client->n_shards;
+    int n_shards = ticket->n_shards;
     uint32_t *order = ticket->order;
     for (int p = 0; p < ticket->n_parts; p++) {
         const struct psv_part *part = &ticket->part[p];
@@ -207,13 +217,13 @@ static void lay_out(const struct psv_client *client, struct psv_ticket *ticket)
 {
     size_t at_key = 0, at_row = 0;
     bool has_rows = ticket->op == CLU_WIRE_PUSH;
-    for (int s = 0; s < client->n_shards; s++) {
+    for (int s = 0; s < ticket->n_shards; s++) {
         ticket->slices[s].key_offset = at_key;
         ticket->slices[s].row_offset = at_row;
         const uint32_t *order = ticket->order;
         for (int p = 0; p < ticket->n_parts; p++) {
             const struct psv_part *part = &ticket->part[p];
-            const uint32_t *offset = ticket->offset + (size_t)p * (size_t)(client->n_shards + 1);
+            const uint32_t *offset = ticket->offset + (size_t)p * (size_t)(ticket->n_shards + 1);
             size_t dim = (size_t)client->tables[part->table].dim;
             size_t row_bytes = dim * clu_wire_dtype_size(ticket->dtype);
             for (uint32_t i = offset[s]; i < offset[s + 1]; i++) {
@@ -264,8 +274,9 @@ static void add_calls(struct psv_client *client, struct psv_ticket *ticket, int 
     }
 }
 
-/* Takes a filled ticket: calls to each shard concerned. Lock held. */
-static uint64_t submit(struct psv_client *client, struct psv_ticket *ticket, bool everywhere,
+/* Takes a filled ticket: calls to each shard with keys of it, and to those that `to` [n_shards]
+ * names (NULL: none). Lock held. */
+static uint64_t submit(struct psv_client *client, struct psv_ticket *ticket, const bool *to,
                        int64_t timeout_ms)
 {
     int64_t now_ms = psv_client_now_ms();
@@ -275,8 +286,8 @@ static uint64_t submit(struct psv_client *client, struct psv_ticket *ticket, boo
     ticket->deadline_at_ms = now_ms + timeout_ms + GRACE_MS;
     ticket->next = client->open;
     client->open = ticket;
-    for (int s = 0; s < client->n_shards; s++)
-        if (everywhere || ticket->slices[s].n_keys)
+    for (int s = 0; s < ticket->n_shards; s++)
+        if ((to && to[s]) || ticket->slices[s].n_keys)
             add_calls(client, ticket, s);
     ticket->n_open = ticket->n_calls;
     client->n_open_calls += ticket->n_calls;
@@ -320,7 +331,7 @@ static int ask_rows(struct psv_client *client, int op, const struct psv_part *pa
     if (!status && n_keys > CLU_WIRE_MAX_KEYS)
         status = clu_fail(CLU_E_CONFIG, "%zu keys in one request, at most %d: a smaller batch",
                           n_keys, CLU_WIRE_MAX_KEYS);
-    ticket->ordered = client->n_shards > 1 || client->codes_keys;
+    ticket->ordered = ticket->n_shards > 1 || client->codes_keys;
     ticket->direct = !ticket->ordered && ticket->n_parts == 1;
     if (!status)
         status = reserve(client, ticket, n_keys, op == CLU_WIRE_PUSH ? n_bytes : 0);
@@ -337,7 +348,8 @@ static int ask_rows(struct psv_client *client, int op, const struct psv_part *pa
         ticket->next = client->idle;
         client->idle = ticket;
     } else {
-        *ticket_p = submit(client, ticket, op == CLU_WIRE_PUSH, client->options.request_timeout_ms);
+        *ticket_p = submit(client, ticket, op == CLU_WIRE_PUSH ? client->takes_part : NULL,
+                           client->options.request_timeout_ms);
         uint64_t *n_asked = op == CLU_WIRE_PUSH ? &client->stats.pushes : &client->stats.pulls;
         uint64_t *n_rows =
             op == CLU_WIRE_PUSH ? &client->stats.rows_pushed : &client->stats.rows_pulled;
@@ -360,30 +372,46 @@ int psv_client_push(struct psv_client *client, const struct psv_part *parts, int
     return ask_rows(client, CLU_WIRE_PUSH, parts, n_parts, step, ticket_p);
 }
 
-/* A request without rows, to every shard. */
-static int ask(struct psv_client *client, int op, uint64_t step, const char *text, size_t n_text,
-               const char *counter, int64_t timeout_ms, uint64_t *ticket_p)
+/* Where the answers to a question go. */
+static int make_answers(struct psv_ticket *ticket)
+{
+    free(ticket->files);
+    free(ticket->collected);
+    ticket->files = NULL;
+    ticket->collected = NULL;
+    if (ticket->op == CLU_WIRE_SNAPSHOT)
+        ticket->files = calloc((size_t)ticket->n_shards, sizeof(*ticket->files));
+    if (ticket->op == CLU_WIRE_COLLECT)
+        ticket->collected =
+            calloc(ticket->n_text / CLU_WIRE_MOVE_SIZE + 1, sizeof(*ticket->collected));
+    bool made = (ticket->op != CLU_WIRE_SNAPSHOT || ticket->files) &&
+                (ticket->op != CLU_WIRE_COLLECT || ticket->collected);
+    return made ? 0 : CLU_E_NO_MEMORY;
+}
+
+int psv_client_ask(struct psv_client *client, const struct psv_question *question,
+                   uint64_t *ticket_p)
 {
     int status = 0;
     pthread_mutex_lock(&client->lock);
     struct psv_ticket *ticket = take_ticket(client);
     if (ticket) {
-        ticket->op = op;
-        ticket->step = step;
+        ticket->op = question->op;
+        ticket->step = question->step;
         ticket->dtype = CLU_WIRE_NONE;
-        ticket->counter = counter;
+        ticket->owners = question->owners ? question->owners : ticket->owners;
+        ticket->counter = question->counter;
         ticket->counter_sum = 0;
-        ticket->detached = op == CLU_WIRE_CONFIRM;
-        status = text ? set_text(ticket, text, n_text) : 0;
-        if (!status && op == CLU_WIRE_SNAPSHOT && !ticket->files) {
-            ticket->files = calloc((size_t)client->n_shards, sizeof(*ticket->files));
-            status = ticket->files ? 0 : CLU_E_NO_MEMORY;
-        }
+        ticket->detached = question->op == CLU_WIRE_CONFIRM;
+        status = question->text ? set_text(ticket, question->text, question->n_text) : 0;
+        if (!status)
+            status = make_answers(ticket);
     }
     if (!ticket || status)
         status = clu_fail(CLU_E_NO_MEMORY, "no memory for a request");
     else
-        *ticket_p = submit(client, ticket, true, timeout_ms);
+        *ticket_p = submit(client, ticket, question->to ? question->to : client->takes_part,
+                           question->timeout_ms);
     if (status && ticket) {
         ticket->next = client->idle;
         client->idle = ticket;
@@ -395,21 +423,28 @@ static int ask(struct psv_client *client, int op, uint64_t step, const char *tex
 int psv_client_snapshot(struct psv_client *client, uint64_t step, const char *dir,
                         uint64_t *ticket_p)
 {
-    return ask(client, CLU_WIRE_SNAPSHOT, step, dir, strlen(dir), NULL,
-               (int64_t)client->options.request_timeout_ms * SNAPSHOT_SHARE, ticket_p);
+    struct psv_question question = {.op = CLU_WIRE_SNAPSHOT,
+                                    .step = step,
+                                    .text = dir,
+                                    .n_text = strlen(dir),
+                                    .timeout_ms = (int64_t)client->options.request_timeout_ms *
+                                                  PSV_LONG_SHARE};
+    return psv_client_ask(client, &question, ticket_p);
 }
 
 int psv_client_confirm(struct psv_client *client, uint64_t step)
 {
     uint64_t ticket;
-    return ask(client, CLU_WIRE_CONFIRM, step, NULL, 0, NULL, client->options.request_timeout_ms,
-               &ticket);
+    struct psv_question question = {
+        .op = CLU_WIRE_CONFIRM, .step = step, .timeout_ms = client->options.request_timeout_ms};
+    return psv_client_ask(client, &question, &ticket);
 }
 
 int psv_client_barrier(struct psv_client *client, uint64_t step, uint64_t *ticket_p)
 {
-    return ask(client, CLU_WIRE_STEP, step, NULL, 0, NULL, client->options.request_timeout_ms,
-               ticket_p);
+    struct psv_question question = {
+        .op = CLU_WIRE_STEP, .step = step, .timeout_ms = client->options.request_timeout_ms};
+    return psv_client_ask(client, &question, ticket_p);
 }
 
 /* ---- waiting ---- */
@@ -473,6 +508,11 @@ static const char *op_name(int op)
         return "waiting for the end";
     case CLU_WIRE_SNAPSHOT:
         return "snapshot";
+    case CLU_WIRE_COLLECT:
+    case CLU_WIRE_RELEASE:
+    case CLU_WIRE_ADOPT:
+    case CLU_WIRE_FORGET:
+        return "moving buckets";
     default:
         return "question";
     }
@@ -504,8 +544,27 @@ static int wait_done(struct psv_client *client, struct psv_ticket *ticket, int t
     return ticket->status;
 }
 
-static int wait_for(struct psv_client *client, uint64_t id, int timeout_ms,
-                    struct psv_file **files_p, uint64_t *sum_p)
+static void hand_over(struct psv_ticket *ticket, const struct psv_wanted *wanted)
+{
+    if (wanted->files_p) { /* of the shards that took part */
+        int n = 0;
+        for (int s = 0; s < ticket->n_shards; s++)
+            if (ticket->files[s].name[0])
+                ticket->files[n++] = ticket->files[s];
+        *wanted->files_p = ticket->files;
+        *wanted->n_files_p = n;
+        ticket->files = NULL;
+    }
+    if (wanted->sum_p)
+        *wanted->sum_p = ticket->counter_sum;
+    if (wanted->collected_p) {
+        *wanted->collected_p = ticket->collected;
+        ticket->collected = NULL;
+    }
+}
+
+int psv_client_wait_for(struct psv_client *client, uint64_t id, int timeout_ms,
+                        const struct psv_wanted *wanted)
 {
     struct timespec start;
     clock_gettime(CLOCK_MONOTONIC, &start);
@@ -517,12 +576,8 @@ static int wait_for(struct psv_client *client, uint64_t id, int timeout_ms,
     }
     int status = wait_done(client, ticket, timeout_ms);
     if (ticket->done) {
-        if (!status && files_p) {
-            *files_p = ticket->files;
-            ticket->files = NULL;
-        }
-        if (!status && sum_p)
-            *sum_p = ticket->counter_sum;
+        if (!status)
+            hand_over(ticket, wanted);
         psv_ticket_retire(client, ticket);
     }
     client->stats.wait_ns += (uint64_t)elapsed_ns(&start);
@@ -534,24 +589,25 @@ static int wait_for(struct psv_client *client, uint64_t id, int timeout_ms,
 
 int psv_client_wait(struct psv_client *client, uint64_t ticket, int timeout_ms)
 {
-    return wait_for(client, ticket, timeout_ms, NULL, NULL);
+    const struct psv_wanted nothing = {0};
+    return psv_client_wait_for(client, ticket, timeout_ms, &nothing);
 }
 
 int psv_client_wait_snapshot(struct psv_client *client, uint64_t ticket, int timeout_ms,
                              struct psv_file **files_p, int *n_files_p)
 {
-    int status = wait_for(client, ticket, timeout_ms, files_p, NULL);
-    if (!status)
-        *n_files_p = client->n_shards;
-    return status;
+    const struct psv_wanted wanted = {.files_p = files_p, .n_files_p = n_files_p};
+    return psv_client_wait_for(client, ticket, timeout_ms, &wanted);
 }
 
 int psv_client_counter(struct psv_client *client, const char *name, uint64_t *value_p)
 {
     uint64_t ticket = 0;
-    int status =
-        ask(client, CLU_WIRE_STATS, 0, NULL, 0, name, client->options.request_timeout_ms, &ticket);
-    return status ? status : wait_for(client, ticket, -1, NULL, value_p);
+    struct psv_question question = {
+        .op = CLU_WIRE_STATS, .counter = name, .timeout_ms = client->options.request_timeout_ms};
+    const struct psv_wanted wanted = {.sum_p = value_p};
+    int status = psv_client_ask(client, &question, &ticket);
+    return status ? status : psv_client_wait_for(client, ticket, -1, &wanted);
 }
 
 void psv_client_stats(struct psv_client *client, struct psv_client_stats *stats_p)
@@ -586,7 +642,7 @@ static void *look_after(void *argument)
     return NULL;
 }
 
-static int say_hello(struct psv_client *client)
+int psv_client_greet(struct psv_client *client, const bool *to)
 {
     uint64_t ticket = 0;
     struct clu_packer packer;
@@ -601,8 +657,16 @@ static int say_hello(struct psv_client *client)
     if (!status && packer.size_bytes > CLU_WIRE_MAX_TEXT)
         status = clu_fail(CLU_E_CONFIG, "too many tables for a hello");
     if (!status)
-        status = ask(client, CLU_WIRE_HELLO, 0, packer.data, packer.size_bytes, NULL,
-                     client->options.request_timeout_ms, &ticket);
+        status =
+            psv_client_ask(client,
+                           &(struct psv_question){
+                               .op = CLU_WIRE_HELLO,
+                               .step = client->options.staleness < 0 ? client->last_push_seq : 0,
+                               .text = packer.data,
+                               .n_text = packer.size_bytes,
+                               .to = to,
+                               .timeout_ms = client->options.request_timeout_ms},
+                           &ticket);
     clu_packer_fini(&packer);
     return status ? status : psv_client_wait(client, ticket, -1);
 }
@@ -613,9 +677,9 @@ static int allocate(struct psv_client *client, const struct psv_client_options *
     client->tables = calloc(n_tables + 1, sizeof(*client->tables));
     client->table_hash = calloc(n_tables + 1, sizeof(*client->table_hash));
     client->map = malloc(sizeof(*client->map));
-    client->links = calloc(n_shards, sizeof(*client->links));
-    client->polls = calloc(n_shards + 1, sizeof(*client->polls));
-    client->driven = calloc(n_shards + 1, sizeof(*client->driven));
+    client->links = calloc(CLU_MAX_SHARDS, sizeof(*client->links));
+    client->polls = calloc(CLU_MAX_SHARDS + 1, sizeof(*client->polls));
+    client->driven = calloc(CLU_MAX_SHARDS + 1, sizeof(*client->driven));
     if (!client->tables || !client->table_hash || !client->map || !client->links ||
         !client->polls || !client->driven)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for a client of %zu shards", n_shards);
@@ -625,6 +689,7 @@ static int allocate(struct psv_client *client, const struct psv_client_options *
     }
     *client->map = *options->map;
     client->n_shards = (int)n_shards;
+    clu_map_members(client->map, client->takes_part);
     if (!strcmp(options->wire_dtype, "bf16_feedback")) {
         client->feedback = calloc(n_tables + 1, sizeof(struct psv_feedback *));
         int status = client->feedback ? 0 : CLU_E_NO_MEMORY;
@@ -637,7 +702,9 @@ static int allocate(struct psv_client *client, const struct psv_client_options *
     client->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (client->wake < 0)
         return clu_fail(clu_status_from_errno(errno), "eventfd: %s", strerror(errno));
-    client->polls[n_shards] = (struct pollfd){.fd = client->wake, .events = POLLIN};
+    for (int s = 0; s < CLU_MAX_SHARDS; s++)
+        client->polls[1 + s].fd = -1;
+    client->polls[0] = (struct pollfd){.fd = client->wake, .events = POLLIN};
     return 0;
 }
 
@@ -699,7 +766,7 @@ int psv_client_open(const struct psv_client_options *options, struct psv_client 
     for (int s = 0; !status && s < client->n_shards; s++) {
         snprintf(client->links[s].endpoint, sizeof(client->links[s].endpoint), "%s",
                  client->map->endpoint[s]);
-        status = psv_link_open(client, s);
+        status = client->takes_part[s] ? psv_link_open(client, s) : 0;
     }
     int error_number = status ? 0 : pthread_create(&client->thread, NULL, look_after, client);
     if (error_number)
@@ -709,7 +776,7 @@ int psv_client_open(const struct psv_client_options *options, struct psv_client 
         release_client(client);
         return status;
     }
-    status = say_hello(client);
+    status = psv_client_greet(client, NULL);
     if (status) {
         psv_client_close(client);
         return status;
@@ -734,21 +801,20 @@ int psv_client_remap(struct psv_client *client, const struct clu_bucket_map *map
 {
     int status = 0;
     pthread_mutex_lock(&client->lock);
-    if (map->n_shards != client->n_shards ||
-        memcmp(map->shard_of, client->map->shard_of, sizeof(map->shard_of)))
-        status = clu_fail(CLU_E_CONFIG, "map %llu: the buckets' owners have changed",
-                          (unsigned long long)map->version);
-    for (int s = 0; !status && s < client->n_shards; s++) {
+    int n_shards = map->n_shards < client->n_shards ? map->n_shards : client->n_shards;
+    for (int s = 0; !status && s < n_shards; s++) {
         struct psv_link *link = &client->links[s];
         if (!strcmp(link->endpoint, map->endpoint[s]))
             continue;
         snprintf(link->endpoint, sizeof(link->endpoint), "%s", map->endpoint[s]);
+        snprintf(client->map->endpoint[s], sizeof(client->map->endpoint[s]), "%s",
+                 map->endpoint[s]);
+        if (!link->socket && !client->takes_part[s])
+            continue; /* takes no part */
         status = psv_link_open(client, s);
         for (struct psv_call *call = link->first; call; call = call->next)
             call->retry_at_ms = 0;
     }
-    if (!status)
-        *client->map = *map;
     uint64_t one = 1;
     if (client->driving && write(client->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
         clu_warn("waking: %s", strerror(errno));

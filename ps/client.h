@@ -100,9 +100,47 @@ int psv_client_wait_snapshot(struct psv_client *client, uint64_t ticket, int tim
                              struct psv_file **files_p, int *n_files_p);
 
 /* Shards listen elsewhere since a newer map (a server was started again): connects there and asks
- * again what is under way. Errors: CLU_E_CONFIG: the map has another number of shards or other
- * owners of buckets. */
+ * again what is under way. Of the map only the endpoints of shards that the client knows are taken.
+ */
 int psv_client_remap(struct psv_client *client, const struct clu_bucket_map *map);
+
+/* ---- buckets that move while the job trains: ps/shard_move.c ---- */
+
+struct psv_move {
+    uint16_t bucket, from, to; /* from which shard to which */
+};
+
+enum { PSV_MAX_MOVES = 4096 }; /* in one request */
+
+/* Rank 0: the shards list what of these buckets they have, beside the steps that go on. */
+int psv_client_collect(struct psv_client *client, const struct psv_move *moves, int n,
+                       uint64_t *ticket_p);
+
+/* As psv_client_wait, for a collect ticket: for each move the rows listed and 1; 0: not listed, for
+ * want of memory: ask again when those before it have moved. The caller frees *collected_p. */
+int psv_client_wait_collect(struct psv_client *client, uint64_t ticket, int timeout_ms,
+                            uint64_t **collected_p);
+
+/* Rank 0, after its push of step and before that of step + 1, with moves that are collected: the
+ * old owners write the rows as of step where the new ones find them. owners: the version that
+ * begins. */
+int psv_client_release(struct psv_client *client, const struct psv_move *moves, int n,
+                       uint64_t step, uint64_t owners, uint64_t *ticket_p);
+
+/* Every rank: requests go by this map from now on; the map has newer owners and may have more
+ * shards. Between the push of the step that release named and the next one. What is asked already
+ * is answered by the old owners. Waits for the hello of shards that take part for the first time.
+ * Where there is no bound on staleness: with every push answered. */
+int psv_client_switch(struct psv_client *client, const struct clu_bucket_map *map);
+
+/* Rank 0, once release is done and the client has switched, before the push of step + 1: the new
+ * owners take the rows in, and every shard hears of the owners. */
+int psv_client_adopt(struct psv_client *client, const struct psv_move *moves, int n, uint64_t step,
+                     uint64_t owners, uint64_t *ticket_p);
+
+/* Rank 0, once no rank waits for rows that it asked for by the old owners: those drop them. */
+int psv_client_forget(struct psv_client *client, const struct psv_move *moves, int n,
+                      uint64_t owners, uint64_t *ticket_p);
 
 /* The counters of all shards, summed by name (ps/shard.h: rows, pulls, malformed ...), as a
  * ticket's result: waits, and writes the value of `name` or 0 when no shard has it. */

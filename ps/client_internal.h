@@ -44,13 +44,18 @@ struct psv_slice {
 
 /* A pull of more than PSV_PULL_PIECE_BYTES from one shard is asked for in pieces: the server
  * gathers one while another is on its way and a third is scattered. */
-enum { PSV_PULL_PIECE_BYTES = 320 << 10, PSV_MAX_PIECES = 8 };
+enum {
+    PSV_PULL_PIECE_BYTES = 320 << 10,
+    PSV_MAX_PIECES = 8,
+    PSV_LONG_SHARE = 10, /* a snapshot, or a move, may take so many request timeouts */
+};
 
 struct psv_ticket {
     struct psv_ticket *next;
     uint64_t id, step;
     int op, dtype;
-    int status; /* of the first failure */
+    uint32_t owners; /* by which its keys were split */
+    int status;      /* of the first failure */
     int n_open, n_damaged;
     bool done, detached; /* detached: nobody waits, the ticket retires by itself */
     int64_t deadline_at_ms, server_deadline_at_ms;
@@ -63,7 +68,8 @@ struct psv_ticket {
     const uint64_t *keys;
     const unsigned char *rows;
 
-    int n_calls;
+    int n_calls, n_shards; /* shards of the map it was asked by; room for as many */
+    int room_shards;
     struct psv_call *calls;   /* [n_calls] */
     struct psv_slice *slices; /* [n_shards] */
     uint32_t *order;          /* [sum of n] per part: positions by shard */
@@ -74,17 +80,18 @@ struct psv_ticket {
     unsigned char *own_rows;
     size_t order_capacity, keys_capacity, rows_capacity, offset_capacity, places_capacity;
 
-    const char *text; /* hello, snapshot */
+    const char *text; /* hello, snapshot, moves */
     uint32_t n_text;
     char *own_text;
     struct psv_file *files; /* snapshot: [n_shards] */
     const char *counter;    /* stats */
     uint64_t counter_sum;
+    uint64_t *collected; /* collect: [moves] rows listed and 1, or 0 */
     char sentence[256];
 };
 
 struct psv_link {
-    struct clu_socket *socket;
+    struct clu_socket *socket; /* NULL: takes no part, or is away */
     char endpoint[CLU_ENDPOINT_SIZE];
     struct psv_call *first;
 };
@@ -95,6 +102,7 @@ struct psv_client {
     uint64_t *table_hash;           /* [n_tables] */
     struct psv_feedback **feedback; /* [n_tables], or NULL */
     struct clu_bucket_map *map;
+    bool takes_part[CLU_MAX_SHARDS]; /* [n_shards] owns a bucket */
     int dtype, n_shards;
     bool codes_keys;
     int64_t retry_ms;
@@ -107,9 +115,10 @@ struct psv_client {
     pthread_t thread;
     int wake; /* eventfd: ends the driver's poll */
 
+    /* with room for CLU_MAX_SHARDS, so that shards can join while somebody polls */
     struct psv_link *links;  /* [n_shards] */
-    struct pollfd *polls;    /* [n_shards + 1] as the links are now */
-    struct pollfd *driven;   /* [n_shards + 1] the driver's copy */
+    struct pollfd *polls;    /* [1 + n_shards] `wake`, then the links as they are now */
+    struct pollfd *driven;   /* [1 + n_shards] the driver's copy */
     struct psv_ticket *open; /* not yet waited for */
     struct psv_ticket *idle; /* may be used again, once nothing of them is lent */
     uint64_t last_ticket, last_push_seq, last_seq;
@@ -117,6 +126,38 @@ struct psv_client {
     struct psv_client_stats stats;
     struct clu_message message; /* for receiving */
 };
+
+/* A request without rows. */
+struct psv_question {
+    int op;
+    uint64_t step;
+    uint32_t owners; /* 0: the map's */
+    const char *text;
+    size_t n_text;
+    const char *counter;
+    const bool *to; /* [n_shards]; NULL: every shard that takes part */
+    int64_t timeout_ms;
+};
+
+/* What a caller takes from its ticket when that is done; NULL: not wanted. */
+struct psv_wanted {
+    struct psv_file **files_p;
+    int *n_files_p;
+    uint64_t *sum_p, **collected_p;
+};
+
+/* Asks. CLU_E_NO_MEMORY, logged. */
+int psv_client_ask(struct psv_client *client, const struct psv_question *question,
+                   uint64_t *ticket_p);
+
+/* psv_client_wait, and takes what is wanted. */
+int psv_client_wait_for(struct psv_client *client, uint64_t ticket, int timeout_ms,
+                        const struct psv_wanted *wanted);
+
+/* Says hello to the shards that `to` names (NULL: all that take part) and waits. Where there is no
+ * bound on staleness a shard that takes part from now on must know which pushes were for others:
+ * the hello's step is the last of them. */
+int psv_client_greet(struct psv_client *client, const bool *to);
 
 /* CLOCK_MONOTONIC. */
 int64_t psv_client_now_ms(void);

@@ -57,8 +57,8 @@ int psv_link_open(struct psv_client *client, int i)
     if (!status)
         status = clu_socket_connect(link->socket, link->endpoint);
     if (!status) {
-        client->polls[i].fd = clu_socket_fd(link->socket);
-        client->polls[i].events = POLLIN;
+        client->polls[1 + i].fd = clu_socket_fd(link->socket);
+        client->polls[1 + i].events = POLLIN;
     }
     return status;
 }
@@ -90,10 +90,10 @@ struct range {
 };
 
 /* at: where the part begins in the shard's slice; moved on to the next part. */
-static struct range part_range(const struct psv_client *client, const struct psv_call *call, int p,
-                               size_t *at)
+static struct range part_range(const struct psv_call *call, int p, size_t *at)
 {
-    const uint32_t *offset = call->ticket->offset + (size_t)p * (size_t)(client->n_shards + 1);
+    const uint32_t *offset =
+        call->ticket->offset + (size_t)p * (size_t)(call->ticket->n_shards + 1);
     size_t begin = *at, end = begin + (offset[call->shard + 1] - offset[call->shard]);
     size_t from = call->first > begin ? call->first : begin;
     size_t to = call->first + call->n_keys < end ? call->first + call->n_keys : end;
@@ -106,8 +106,7 @@ size_t psv_call_row_bytes(const struct psv_client *client, const struct psv_call
     const struct psv_ticket *ticket = call->ticket;
     size_t at = 0, n_floats = 0;
     for (int p = 0; p < ticket->n_parts; p++)
-        n_floats +=
-            part_range(client, call, p, &at).n * (size_t)client->tables[ticket->part[p].table].dim;
+        n_floats += part_range(call, p, &at).n * (size_t)client->tables[ticket->part[p].table].dim;
     return n_floats * clu_wire_dtype_size(ticket->dtype);
 }
 
@@ -119,6 +118,7 @@ static void fill_header(const struct psv_client *client, const struct psv_call *
     header->op = ticket->op;
     header->dtype = ticket->dtype;
     header->rank = (uint32_t)client->options.rank;
+    header->owners = ticket->owners;
     header->deadline_ms = left_ms > 0 ? (uint32_t)left_ms : 0;
     header->incarnation = client->options.incarnation;
     header->seq = call->seq;
@@ -128,7 +128,7 @@ static void fill_header(const struct psv_client *client, const struct psv_call *
     header->n_parts = 0;
     size_t at = 0;
     for (int p = 0; p < ticket->n_parts; p++) {
-        struct range range = part_range(client, call, p, &at);
+        struct range range = part_range(call, p, &at);
         if (range.n)
             header->part[header->n_parts++] =
                 (struct clu_wire_part){(uint16_t)ticket->part[p].table, (uint32_t)range.n};
@@ -267,8 +267,8 @@ static void scatter_call(const struct psv_client *client, const struct psv_call 
     size_t at = 0;
     for (int p = 0; p < ticket->n_parts; p++) {
         const struct psv_part *part = &ticket->part[p];
-        const uint32_t *offset = ticket->offset + (size_t)p * (size_t)(client->n_shards + 1);
-        struct range range = part_range(client, call, p, &at);
+        const uint32_t *offset = ticket->offset + (size_t)p * (size_t)(ticket->n_shards + 1);
+        struct range range = part_range(call, p, &at);
         size_t dim = (size_t)client->tables[part->table].dim;
         if (range.n)
             scatter(part, ticket->ordered ? order + offset[call->shard] : NULL, range, dim,
@@ -322,6 +322,26 @@ static int read_counter(struct psv_ticket *ticket, const void *data, size_t byte
     return 0;
 }
 
+/* How many rows a shard has listed of each of its buckets that will leave. */
+static int read_collected(struct psv_call *call, const void *data, size_t bytes)
+{
+    struct psv_ticket *ticket = call->ticket;
+    struct clu_unpacker unpacker;
+    size_t n, at = 0;
+    const unsigned char *text = (const unsigned char *)ticket->text;
+    clu_unpacker_init(&unpacker, data, bytes);
+    if (clu_unpack_array(&unpacker, &n))
+        return CLU_E_PROTOCOL;
+    for (size_t i = 0; i < ticket->n_text / CLU_WIRE_MOVE_SIZE; i++) {
+        const unsigned char *move = text + i * CLU_WIRE_MOVE_SIZE;
+        if ((move[2] | move[3] << 8) != call->shard)
+            continue;
+        if (at++ == n || clu_unpack_uint(&unpacker, &ticket->collected[i]))
+            return CLU_E_PROTOCOL;
+    }
+    return at == n ? 0 : CLU_E_PROTOCOL;
+}
+
 /* The good answer of a shard. CLU_E_PROTOCOL: it is not one; the call stays open. */
 static int take_answer(struct psv_client *client, struct psv_call *call,
                        const struct clu_wire_reply *reply)
@@ -341,6 +361,8 @@ static int take_answer(struct psv_client *client, struct psv_call *call,
         return read_file(client, call, data, bytes);
     case CLU_WIRE_STATS:
         return read_counter(ticket, data, bytes);
+    case CLU_WIRE_COLLECT:
+        return read_collected(call, data, bytes);
     default:
         return 0;
     }
@@ -489,18 +511,19 @@ void psv_client_drive(struct psv_client *client, int timeout_ms)
         wait_ms = timeout_ms;
     client->driving = true; /* (I1) */
     struct pollfd *driven = client->driven;
-    memcpy(driven, client->polls, ((size_t)client->n_shards + 1) * sizeof(*driven));
+    const int n_shards = client->n_shards;
+    memcpy(driven, client->polls, ((size_t)n_shards + 1) * sizeof(*driven));
     pthread_mutex_unlock(&client->lock);
-    int n = poll(driven, (nfds_t)client->n_shards + 1, wait_ms);
+    int n = poll(driven, (nfds_t)n_shards + 1, wait_ms);
     pthread_mutex_lock(&client->lock);
     client->driving = false;
-    if (n > 0 && (driven[client->n_shards].revents & POLLIN)) {
+    if (n > 0 && (driven[0].revents & POLLIN)) {
         uint64_t count;
         if (read(client->wake, &count, sizeof(count)) < 0 && errno != EAGAIN)
             clu_warn("waking: %s", strerror(errno));
     }
-    for (int s = 0; n > 0 && s < client->n_shards; s++)
-        if (driven[s].revents)
+    for (int s = 0; n > 0 && s < n_shards; s++)
+        if (driven[1 + s].revents)
             psv_link_receive(client, s);
     pthread_cond_broadcast(&client->changed);
 }

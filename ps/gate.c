@@ -53,6 +53,7 @@ int psv_request_create(const struct clu_wire_request *header, struct clu_message
     request->dtype = header->dtype;
     request->n_parts = header->n_parts;
     request->rank = header->rank;
+    request->owners = header->owners;
     request->incarnation = header->incarnation;
     request->seq = header->seq;
     request->step = header->step;
@@ -168,17 +169,33 @@ struct psv_request **psv_gate_ready(struct psv_gate *gate)
     return slot->n_present == gate->n_ranks ? slot->push : NULL;
 }
 
-void psv_gate_pop(struct psv_gate *gate)
+static void empty_slot(struct psv_gate *gate, struct slot *slot)
 {
-    struct slot *slot = slot_of(gate, gate->done + 1);
-    assert(slot->n_present == gate->n_ranks);
     for (int r = 0; r < gate->n_ranks; r++) {
-        gate->bytes -= psv_request_bytes(slot->push[r]);
+        if (slot->push[r])
+            gate->bytes -= psv_request_bytes(slot->push[r]);
         psv_request_free(slot->push[r]);
         slot->push[r] = NULL;
     }
     slot->n_present = 0;
+}
+
+void psv_gate_pop(struct psv_gate *gate)
+{
+    struct slot *slot = slot_of(gate, gate->done + 1);
+    assert(slot->n_present == gate->n_ranks);
+    empty_slot(gate, slot);
     gate->done++;
+}
+
+void psv_gate_skip(struct psv_gate *gate, uint64_t to)
+{
+    for (int i = 0; i < gate->window && gate->done < to; i++) {
+        empty_slot(gate, slot_of(gate, gate->done + 1));
+        gate->done++;
+    }
+    if (gate->done < to) /* every slot is empty now */
+        gate->done = to;
 }
 
 uint64_t psv_gate_done(const struct psv_gate *gate)

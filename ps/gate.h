@@ -21,7 +21,7 @@
 /* A request that waits: a push for its turn, a pull for its step. */
 struct psv_request {
     int op, dtype, n_parts;
-    uint32_t rank;
+    uint32_t rank, owners;
     uint64_t incarnation, seq, step, n_keys;
     int64_t deadline_at_ms;
     struct clu_wire_part *part; /* [n_parts] in this allocation */
@@ -63,6 +63,9 @@ struct psv_request **psv_gate_ready(struct psv_gate *gate);
 
 /* Frees the slot of done + 1 and moves on; it must be ready. */
 void psv_gate_pop(struct psv_gate *gate);
+
+/* Nothing up to position `to` will come here: what is there of it is freed, what is later stays. */
+void psv_gate_skip(struct psv_gate *gate, uint64_t to);
 
 uint64_t psv_gate_done(const struct psv_gate *gate);
 uint64_t psv_gate_bytes(const struct psv_gate *gate);

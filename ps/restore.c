@@ -1,6 +1,10 @@
 /* See restore.h. Marks are (incarnation, seq) pairs as of workers, under incarnations that no
  * worker has: the top bit set. They are kept with the rows, so a store that goes back to an older
  * state also goes back to that state's marks, which is what makes them tell the truth.
+ *
+ * A store may have held several sets of buckets, one after the other. Each change counts one up, and
+ * the count is the seq of the set's mark: only the set whose mark has the newest count is held. As a
+ * roll-back takes the count back too, what is held is looked at again after one.
  */
 #include "ps/restore.h"
 
@@ -15,6 +19,7 @@
 #include <string.h>
 
 #define GENERATION_MARK UINT64_MAX
+#define CHANGES_MARK    (UINT64_MAX - 2)
 
 struct owned {
     const struct clu_bucket_map *map;
@@ -27,14 +32,32 @@ static bool is_owned(uint32_t bucket, void *arg)
     return owned->map->shard_of[bucket] == owned->shard;
 }
 
-/* an incarnation that stands for exactly this set of buckets */
-static uint64_t owner_mark(struct owned *owned)
+void psv_restore_owned(const struct clu_bucket_map *map, int shard, unsigned char *owned_p)
 {
-    unsigned char bits[CLU_N_BUCKETS / 8] = {0};
+    memset(owned_p, 0, CLU_N_BUCKETS / 8);
     for (uint32_t b = 0; b < CLU_N_BUCKETS; b++)
-        if (is_owned(b, owned))
-            bits[b / 8] |= (unsigned char)(1u << (b % 8));
-    return (clu_hash_bytes(bits, sizeof(bits)) | (uint64_t)1 << 63) & ~(uint64_t)1;
+        if (map->shard_of[b] == shard)
+            owned_p[b / 8] |= (unsigned char)(1u << (b % 8));
+}
+
+/* an incarnation that stands for exactly this set of buckets */
+static uint64_t owner_mark(const unsigned char *owned)
+{
+    return (clu_hash_bytes(owned, CLU_N_BUCKETS / 8) | (uint64_t)1 << 63) & ~(uint64_t)1;
+}
+
+/* True when the store holds exactly the buckets that this mark stands for. */
+static bool holds(struct emb_shard *rows, uint64_t mark)
+{
+    uint64_t seq = emb_shard_last_seq(rows, mark);
+    return seq && seq == emb_shard_last_seq(rows, CHANGES_MARK);
+}
+
+int psv_restore_note_owned(struct emb_shard *rows, const unsigned char *owned)
+{
+    uint64_t n = emb_shard_last_seq(rows, CHANGES_MARK) + 1;
+    int status = emb_shard_mark(rows, CHANGES_MARK, n);
+    return status ? status : emb_shard_mark(rows, owner_mark(owned), n);
 }
 
 static bool is_empty(struct emb_shard *rows)
@@ -68,22 +91,25 @@ static int load_files(struct emb_shard *rows, const struct psv_origin *origin, s
 int psv_restore_shard(struct emb_shard *rows, const struct psv_origin *origin, int index,
                       bool keep_log)
 {
+    static const unsigned char nothing[CLU_N_BUCKETS / 8];
+    unsigned char bits[CLU_N_BUCKETS / 8];
     int status = 0;
     struct owned owned = {origin->map, origin->first_shard + index};
-    uint64_t mark = owner_mark(&owned);
-    bool same_buckets = emb_shard_last_seq(rows, mark) != 0;
+    psv_restore_owned(origin->map, owned.shard, bits);
+    uint64_t mark = owner_mark(bits);
+    bool owns_nothing = !memcmp(bits, nothing, sizeof(bits));
     bool same_life =
         origin->generation && emb_shard_last_seq(rows, GENERATION_MARK) == origin->generation;
-    if (keep_log && same_life && same_buckets && emb_shard_step(rows) >= origin->step) {
+    if (keep_log && same_life && holds(rows, mark) && emb_shard_step(rows) >= origin->step) {
         clu_info("shard %d: %llu steps are here from before", owned.shard,
                  (unsigned long long)emb_shard_step(rows));
         return 0;
     }
     const char *how = "is empty";
-    if (!origin->step || !origin->folder[0]) {
-        if (!is_empty(rows) || same_buckets)
+    if (!origin->step || !origin->folder[0] || owns_nothing) {
+        if (!is_empty(rows) || emb_shard_last_seq(rows, CHANGES_MARK))
             status = emb_shard_reset(rows);
-    } else if (same_buckets && !emb_shard_rollback(rows, origin->step)) {
+    } else if (holds(rows, mark) && !emb_shard_rollback(rows, origin->step) && holds(rows, mark)) {
         how = "went back";
     } else {
         status = is_empty(rows) ? 0 : emb_shard_reset(rows);
@@ -93,8 +119,8 @@ int psv_restore_shard(struct emb_shard *rows, const struct psv_origin *origin, i
     }
     if (!status && origin->step)
         clu_info("shard %d %s: step %llu", owned.shard, how, (unsigned long long)origin->step);
-    if (!status)
-        status = emb_shard_mark(rows, mark, 1);
+    if (!status && !holds(rows, mark))
+        status = psv_restore_note_owned(rows, bits);
     if (!status && origin->generation)
         status = emb_shard_mark(rows, GENERATION_MARK, origin->generation);
     return status ? status : emb_shard_commit(rows);

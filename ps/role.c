@@ -2,6 +2,7 @@
  * the welcome names, serve, obey, leave. The main thread only sleeps on orders and looks at the
  * shard threads between them; it touches no row.
  */
+#include "cluster/file.h"
 #include "cluster/job.h"
 #include "cluster/log.h"
 #include "cluster/member.h"
@@ -135,6 +136,8 @@ static void report_state(struct psv_server *server, bool *stalled, struct clu_me
     clu_figures_put(figures, "file_bytes", (double)stats.file_bytes);
     clu_figures_put(figures, "rows_pulled_total", (double)stats.rows_pulled);
     clu_figures_put(figures, "rows_pushed_total", (double)stats.rows_pushed);
+    clu_figures_put(figures, "rows_moved_in_total", (double)stats.rows_moved_in);
+    clu_figures_put(figures, "rows_moved_out_total", (double)stats.rows_moved_out);
     clu_figures_put(figures, "malformed_total", (double)stats.malformed);
     clu_figures_put(figures, "denied_total", (double)stats.denied);
     clu_figures_put(figures, "duplicates_total", (double)stats.duplicates);
@@ -188,21 +191,20 @@ static int obey(struct psv_server *server, struct clu_member *member)
             return order.status;
         if (order.kind == CLU_ORDER_DUMP)
             dump(server);
-        if (order.kind == CLU_ORDER_DRAIN)
-            report_simply(member, CLU_REPORT_MOVED, CLU_E_UNAVAILABLE,
-                          "buckets move between lives of a job, not within one");
     }
 }
 
 int psv_server_run(const struct psv_server_options *options)
 {
     const struct clu_job *job = options->job;
-    char bind[300], root[CLU_PATH_BYTES];
+    char bind[300], root[CLU_PATH_BYTES], move_root[CLU_PATH_BYTES];
     struct psv_server *server = NULL;
     struct clu_member *member = NULL;
     int first_shard = 0;
     snprintf(bind, sizeof(bind), "tcp://%s:*", job->host);
     int status = clu_snapshot_root(job->out, root);
+    if (!status)
+        status = clu_path_join(move_root, sizeof(move_root), job->out, "run/moving");
     if (status)
         return status;
     struct psv_threads_options threads = {
@@ -218,6 +220,7 @@ int psv_server_run(const struct psv_server_options *options)
         .bind = bind,
         .heartbeat_ms = (int)job->heartbeat_ms,
         .snapshot_root = root,
+        .move_root = move_root,
     };
     status = psv_server_open(&threads, &server);
     if (!status)

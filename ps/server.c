@@ -43,6 +43,7 @@ struct thread {
     int wake;
     struct emb_shard *rows;
     struct psv_shard *shard;
+    unsigned char owned[CLU_N_BUCKETS / 8]; /* as restore was told */
     int64_t figures_at_ms;
     pthread_mutex_t lock; /* of the two below */
     struct psv_shard_stats stats;
@@ -51,7 +52,8 @@ struct thread {
 
 struct psv_server {
     struct psv_threads_options options;
-    char snapshot_root[1024];
+    char snapshot_root[1024], move_root[1024];
+    uint64_t owners;  /* as restore was told; 0: it was not */
     _Atomic int stop; /* 1: in order, 2: at once */
     _Atomic int status;
     uint64_t applied; /* what start begins from */
@@ -188,6 +190,10 @@ int psv_server_open(const struct psv_threads_options *options, struct psv_server
                  options->snapshot_root);
         server->options.snapshot_root = server->snapshot_root;
     }
+    if (options->move_root) {
+        snprintf(server->move_root, sizeof(server->move_root), "%s", options->move_root);
+        server->options.move_root = server->move_root;
+    }
     int status = 0;
     for (int i = 0; !status && i < options->n_shards; i++)
         status = open_thread(server, i);
@@ -207,10 +213,12 @@ const char *psv_server_endpoint(const struct psv_server *server, int i)
 int psv_server_restore(struct psv_server *server, const struct psv_origin *origin)
 {
     bool keep_log = !strcmp(server->options.durability, "log");
+    server->owners = origin->map->owners;
     for (int i = 0; i < server->n_threads; i++) {
         int status = psv_restore_shard(server->thread[i].rows, origin, i, keep_log);
         if (status)
             return status;
+        psv_restore_owned(origin->map, origin->first_shard + i, server->thread[i].owned);
     }
     return 0;
 }
@@ -229,6 +237,9 @@ int psv_server_start(struct psv_server *server, int first_shard)
             .number = first_shard + i,
             .applied = emb_shard_step(thread->rows),
             .snapshot_root = options->snapshot_root,
+            .move_root = options->move_root,
+            .owners = server->owners,
+            .owned = server->owners ? thread->owned : NULL,
             .send = send_reply,
             .context = thread,
         };
@@ -265,6 +276,8 @@ void psv_server_stats(struct psv_server *server, struct psv_server_stats *stats_
         sum.file_bytes += thread->row_stats.file_bytes;
         sum.rows_pulled += stats->rows_pulled;
         sum.rows_pushed += stats->rows_pushed;
+        sum.rows_moved_in += stats->rows_moved_in;
+        sum.rows_moved_out += stats->rows_moved_out;
         sum.pulls += stats->requests[CLU_WIRE_PULL];
         sum.pushes += stats->requests[CLU_WIRE_PUSH];
         sum.malformed += stats->malformed;

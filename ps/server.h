@@ -52,6 +52,7 @@ struct psv_threads_options {
     int heartbeat_ms;           /* 0: none */
     uint64_t max_message_bytes; /* a longer frame ends its connection; 0: 256 MiB */
     const char *snapshot_root;  /* snapshots are written below it only; NULL: anywhere */
+    const char *move_root;      /* rows of buckets that move lie there; NULL: none move */
 };
 
 /* Opens and binds every shard. What is stored in dir is kept as it is until restore. */
@@ -88,6 +89,7 @@ struct psv_server_stats {
     uint64_t rows_pulled, rows_pushed, pulls, pushes, malformed, refused, duplicates, expired,
         unsent;
     uint64_t denied; /* connections refused for their key or mechanism */
+    uint64_t rows_moved_in, rows_moved_out;
     uint64_t held, buffered_bytes, stalled_ms;
 };
 void psv_server_stats(struct psv_server *server, struct psv_server_stats *stats_p);

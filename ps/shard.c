@@ -43,6 +43,13 @@ int psv_shard_create(const struct psv_shard_options *options, struct psv_shard *
     if (n_tables)
         memcpy(shard->tables, options->terms.tables, n_tables * sizeof(*shard->tables));
     own->terms.tables = shard->tables;
+    shard->owners = (uint32_t)options->owners;
+    if (options->owned) {
+        static const unsigned char nothing[CLU_N_BUCKETS / 8];
+        memcpy(shard->owned, options->owned, sizeof(shard->owned));
+        shard->waits = !memcmp(shard->owned, nothing, sizeof(nothing));
+        own->owned = NULL;
+    }
     if (options->terms.staleness >= 0) {
         status = psv_gate_create(options->terms.n_ranks,
                                  (int)options->terms.staleness + 1 + SPARE_WINDOW,
@@ -65,6 +72,8 @@ void psv_shard_free(struct psv_shard *shard)
     for (int i = 0; i < shard->n_held; i++)
         psv_request_free(shard->held[i]);
     psv_request_free(shard->snapshot);
+    psv_request_free(shard->collecting);
+    psv_request_free(shard->forgetting);
     psv_gate_free(shard->gate);
     if (shard->rank_gate)
         for (int r = 0; r < shard->options.terms.n_ranks; r++)
@@ -101,9 +110,14 @@ static bool is_ready(const struct psv_shard *shard, const struct psv_request *re
 {
     int64_t staleness = shard->options.terms.staleness;
     switch (request->op) {
-    case CLU_WIRE_PULL: /* (R1) */
+    case CLU_WIRE_PULL:
+        if (psv_shard_is_newer(shard, request) || shard->waits) /* (R9) */
+            return false;
         return psv_shard_is_async(shard) || request->step <= 1 + (uint64_t)staleness ||
-               shard->applied >= request->step - 1 - (uint64_t)staleness;
+               shard->applied >= request->step - 1 - (uint64_t)staleness; /* (R1) */
+    case CLU_WIRE_RELEASE:
+    case CLU_WIRE_ADOPT:
+        return psv_shard_may_move(shard, request);
     case CLU_WIRE_STEP:
         return psv_shard_is_async(shard) || shard->applied >= request->step;
     case CLU_WIRE_DRAIN:
@@ -117,6 +131,8 @@ static void answer(struct psv_shard *shard, struct psv_request *request)
 {
     if (request->op == CLU_WIRE_PULL)
         psv_shard_answer_pull(shard, request);
+    else if (request->op == CLU_WIRE_RELEASE || request->op == CLU_WIRE_ADOPT)
+        psv_shard_answer_move(shard, request);
     else
         psv_shard_reply(shard, request, 0, NULL);
 }
@@ -223,11 +239,24 @@ static void hold(struct psv_shard *shard, struct psv_request *request)
 
 /* ---- requests ---- */
 
+/* async, and this shard takes part from now on: the rank's pushes up to step were for others, and
+ * are not waited for. */
+static int note_earlier_pushes(struct psv_shard *shard, const struct psv_request *hello)
+{
+    if (!hello->step || !psv_shard_is_async(shard) ||
+        hello->rank >= (uint32_t)shard->options.terms.n_ranks || shard->rank_gate[hello->rank])
+        return 0;
+    int status = emb_shard_mark(shard->rows, hello->incarnation, hello->step);
+    return status ? status : emb_shard_commit(shard->rows);
+}
+
 static void handle_hello(struct psv_shard *shard, struct psv_request *request)
 {
     char sentence[SENTENCE_BYTES] = "the hello is malformed";
     int status = psv_hello_check(&shard->options.terms, request->text, request->n_text, sentence,
                                  sizeof(sentence));
+    if (!status)
+        status = note_earlier_pushes(shard, request);
     psv_shard_reply(shard, request, status, status ? sentence : NULL);
     psv_request_free(request);
 }
@@ -257,6 +286,8 @@ static void handle_stats(struct psv_shard *shard, struct psv_request *request)
         {"held", now.held},
         {"buffered_bytes", now.buffered_bytes},
         {"stalled_ms", now.stalled_ms},
+        {"rows_moved_in", now.rows_moved_in},
+        {"rows_moved_out", now.rows_moved_out},
         {"rows", rows.n_rows},
         {"resident_rows", rows.n_resident},
         {"memory_bytes", rows.memory_bytes},
@@ -362,6 +393,10 @@ static void dispatch(struct psv_shard *shard, struct psv_request *request)
     case CLU_WIRE_SNAPSHOT:
         handle_snapshot(shard, request);
         break;
+    case CLU_WIRE_COLLECT:
+    case CLU_WIRE_FORGET:
+        psv_shard_handle_move(shard, request);
+        break;
     case CLU_WIRE_CONFIRM:
         psv_shard_reply(shard, request, emb_shard_snapshot_confirm(shard->rows, request->step),
                         NULL);
@@ -383,6 +418,9 @@ static const char *check(const struct psv_shard *shard, const struct clu_wire_re
 {
     bool has_rows = header->op == CLU_WIRE_PUSH;
     bool has_keys = has_rows || header->op == CLU_WIRE_PULL;
+    bool moves = header->op >= CLU_WIRE_COLLECT && header->op <= CLU_WIRE_FORGET;
+    if (moves && psv_shard_check_moves(header))
+        return psv_shard_check_moves(header);
     if (!has_keys)
         return message->n_frames > 1 || header->n_parts || header->coded ? "frames" : NULL;
     if (!header->incarnation || !header->seq || !header->step || header->step > UINT32_MAX)
@@ -470,6 +508,8 @@ void psv_shard_handle(struct psv_shard *shard, struct clu_message *message, int6
     request->deadline_at_ms = now_ms + header.deadline_ms;
     dispatch(shard, request);
     psv_shard_apply_ready(shard, now_ms);
+    if (header.op == CLU_WIRE_ADOPT) /* what came before it, by the new owners */
+        psv_shard_release_held(shard);
 }
 
 void psv_shard_count_malformed(struct psv_shard *shard)
@@ -488,11 +528,12 @@ int psv_shard_tick(struct psv_shard *shard, int64_t now_ms)
         for (int r = 0; r < shard->options.terms.n_ranks; r++)
             expire_pushes(shard, shard->rank_gate[r], now_ms);
     }
+    bool moving = psv_shard_advance_moves(shard);
     if (shard->snapshot) {
         psv_shard_advance_snapshot(shard);
         return shard->snapshot ? 1 : 0;
     }
-    int64_t wait_ms = EXPIRE_EVERY_MS;
+    int64_t wait_ms = moving ? 0 : EXPIRE_EVERY_MS;
     for (int i = 0; i < shard->n_held; i++) {
         int64_t left = shard->held[i]->deadline_at_ms - now_ms;
         if (left < wait_ms)

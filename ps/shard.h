@@ -21,6 +21,8 @@
  *  (R6) storage that is full or fails stops the applying, not the shard: nothing is acknowledged,
  *       it is tried again, and pulls that need no more steps are answered. A gradient that is not
  *       finite, or a store that is damaged, ends the job: every later push gets that status.
+ *  (R9) a push is applied by the owners that it was split for; a pull by owners that are not known
+ *       here yet is held until they are (ps/shard_move.c).
  *  (R7) nothing is allocated for a message before its sizes are checked; what is held is bounded,
  *       and more is refused with AGAIN.
  *
@@ -45,6 +47,9 @@ struct psv_shard_options {
     int number;                  /* job-wide: names the snapshot's file */
     uint64_t applied;            /* steps already in rows */
     const char *snapshot_root;   /* snapshots are written below it only; NULL: anywhere */
+    const char *move_root;       /* rows of buckets that move lie there; NULL: none move */
+    uint64_t owners;             /* version of the map's owners; 0: not told, any will do */
+    const unsigned char *owned;  /* [CLU_N_BUCKETS / 8] a bit each, copied; NULL: not told */
     uint64_t max_buffered_bytes; /* of pushes that wait, and again of all else; 0: 1 GiB */
     uint64_t max_reply_bytes;    /* of a pull's rows; 0: 256 MiB */
     int max_held;                /* pulls and other requests; 0: 1024 and 32 a rank */
@@ -85,7 +90,8 @@ struct psv_shard_stats {
     uint64_t expired;    /* held past their deadline */
     uint64_t unsent;     /* replies whose peer was gone or did not read */
     uint64_t rows_pulled, rows_pushed, keys_summed;
-    uint64_t held, buffered_bytes; /* now */
+    uint64_t rows_moved_in, rows_moved_out; /* with their buckets */
+    uint64_t held, buffered_bytes;          /* now */
     uint64_t applied;
     uint64_t stalled_ms; /* storage kept failing for so long by now */
 };

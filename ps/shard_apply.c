@@ -137,12 +137,33 @@ static void acknowledge(struct psv_shard *shard, struct psv_request **push, int 
     }
 }
 
+/* (R9): the first push of n that was split for others than the owners that are known here. */
+static const struct psv_request *of_other_owners(const struct psv_shard *shard,
+                                                 struct psv_request **push, int n)
+{
+    for (int i = 0; shard->owners && i < n; i++)
+        if (push[i]->owners != shard->owners)
+            return push[i];
+    return NULL;
+}
+
+/* Never so by (V1) and (V2) of shard_move.c: a push of a step in which this shard has no part, or
+ * none yet, would be applied to rows that are elsewhere. */
+static int refuse_other_owners(struct psv_shard *shard, const struct psv_request *other)
+{
+    return clu_fail(CLU_E_BUG, "shard %d: rank %u pushed step %llu by owners %u, known here are %u",
+                    shard->options.number, other->rank, (unsigned long long)other->step,
+                    other->owners, shard->owners);
+}
+
 static void apply_steps(struct psv_shard *shard, int64_t now_ms)
 {
     struct psv_request **push;
     int n = shard->options.terms.n_ranks;
     while (!shard->status && (push = psv_gate_ready(shard->gate))) {
-        int status = apply(shard, push, n, shard->applied + 1);
+        const struct psv_request *other = of_other_owners(shard, push, n);
+        int status =
+            other ? refuse_other_owners(shard, other) : apply(shard, push, n, shard->applied + 1);
         if (status) {
             note_failure(shard, push, n, status, now_ms);
             return;
@@ -161,7 +182,7 @@ static void apply_async(struct psv_shard *shard, int64_t now_ms)
     for (int idle = 0; !shard->status && idle < n_ranks;) {
         struct psv_gate *gate = shard->rank_gate[shard->cursor];
         struct psv_request **push = gate ? psv_gate_ready(gate) : NULL;
-        if (!push) {
+        if (!push || psv_shard_is_newer(shard, push[0])) {
             shard->cursor = (shard->cursor + 1) % n_ranks;
             idle++;
             continue;

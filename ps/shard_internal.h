@@ -1,10 +1,12 @@
 /* The insides of a shard's mind, for its four rooms: shard.c (requests, what is held),
  * shard_reply.c
- * (replies and pulls), shard_apply.c (steps), shard_snapshot.c. The rules (R1) to (R7): shard.h.
+ * (replies and pulls), shard_apply.c (steps), shard_snapshot.c, shard_move.c. The rules (R1) to (R9):
+ * shard.h.
  */
 #ifndef PS_SHARD_INTERNAL_H
 #define PS_SHARD_INTERNAL_H
 
+#include "cluster/hash.h"
 #include "embeddings/shard.h"
 #include "ps/gate.h"
 #include "ps/merge.h"
@@ -55,6 +57,12 @@ struct psv_shard {
     struct psv_request *snapshot; /* the one being written */
     struct psv_finished finished;
 
+    uint32_t owners;                        /* newest version heard of; 0: never told */
+    unsigned char owned[CLU_N_BUCKETS / 8]; /* a bit each, by that version */
+    bool waits;                             /* owns nothing yet and takes no part */
+    uint32_t released;                      /* owners that the last RELEASE was for */
+    struct psv_request *collecting, *forgetting;
+
     struct psv_merge *merge;
     struct psv_source *sources; /* [n_ranks] */
     struct psv_pool *pool;
@@ -97,6 +105,24 @@ void psv_shard_advance_snapshot(struct psv_shard *shard);
 
 /* Answers with the files of the finished snapshot. */
 void psv_shard_answer_snapshot(struct psv_shard *shard, const struct psv_request *request);
+
+/* ---- shard_move.c ---- */
+
+/* NULL, or what is wrong with the text of a request about moves. */
+const char *psv_shard_check_moves(const struct clu_wire_request *header);
+
+/* True for a request by owners that this shard has not heard of. */
+bool psv_shard_is_newer(const struct psv_shard *shard, const struct psv_request *request);
+
+/* COLLECT and FORGET; takes the request. */
+void psv_shard_handle_move(struct psv_shard *shard, struct psv_request *request);
+
+/* RELEASE and ADOPT: ready; then carried out and answered. */
+bool psv_shard_may_move(const struct psv_shard *shard, const struct psv_request *request);
+void psv_shard_answer_move(struct psv_shard *shard, struct psv_request *request);
+
+/* A slice of what is being listed or forgotten; true while there is more. */
+bool psv_shard_advance_moves(struct psv_shard *shard);
 
 /* A folder below the job's snapshots, without a way out of it. */
 bool psv_shard_may_write(const struct psv_shard *shard, const char *dir);

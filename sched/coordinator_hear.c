@@ -245,6 +245,7 @@ static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
         schd_core_save(c);
         break;
     case CLU_REPORT_MOVED:
+    case CLU_REPORT_SETTLED:
         break;
     case CLU_REPORT_TROUBLE:
         schd_core_tell(c, CLU_LOG_WARN, "%s %d: %s", clu_role_name(m->role), m->rank, report->text);

@@ -83,7 +83,8 @@ int wrk_train_orders(struct wrk_trainer *t)
                      t->done, t->last_step, t->pulled, t->retired, t->last_losses[3]);
             break;
         case CLU_ORDER_MAP:
-        case CLU_ORDER_DRAIN:
+        case CLU_ORDER_MOVE:
+        case CLU_ORDER_MOVED:
             break;
         }
     }

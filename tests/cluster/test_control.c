@@ -65,6 +65,9 @@ static void test_a_report_with_everything_comes_back(void)
     strcpy(out.report.files[1].path, "rows/1");
     out.report.files[1].size_bytes = 1ull << 40;
     out.report.files[1].checksum = UINT64_MAX;
+    out.report.owners = 1ull << 40;
+    out.report.shard_of[0] = 1;
+    out.report.shard_of[CLU_N_BUCKETS - 1] = CLU_MAX_SHARDS - 1;
     round_trip();
     CU_ASSERT_EQUAL(in.role, CLU_ROLE_WORKER);
     CU_ASSERT_EQUAL(in.incarnation, out.incarnation);
@@ -74,6 +77,8 @@ static void test_a_report_with_everything_comes_back(void)
     CU_ASSERT_EQUAL(clu_figures_get(&in.report.figures, "loss", 0), 1.5);
     CU_ASSERT_EQUAL(in.report.n_files, 2);
     CU_ASSERT_EQUAL(in.report.files[1].checksum, UINT64_MAX);
+    CU_ASSERT_EQUAL(in.report.owners, 1ull << 40);
+    CU_ASSERT(!memcmp(in.report.shard_of, out.report.shard_of, sizeof(in.report.shard_of)));
 }
 
 static void test_hostile_bytes_are_refused_or_read_never_worse(void)

@@ -50,6 +50,8 @@ static void test_a_packed_map_comes_back(void)
     clu_map_init(&a, 5, 3);
     fill_endpoints(&a);
     a.version = 77;
+    a.owners = 5;
+    a.leaving[3] = true;
     a.shard_of[17] = 9;
     clu_packer_init(&packer);
     clu_map_pack(&a, &packer);
@@ -57,6 +59,8 @@ static void test_a_packed_map_comes_back(void)
     clu_unpacker_init(&unpacker, packer.data, packer.size_bytes);
     CU_ASSERT_EQUAL(clu_map_unpack(&unpacker, &b), CLU_OK);
     CU_ASSERT_EQUAL(b.version, 77);
+    CU_ASSERT_EQUAL(b.owners, 5);
+    CU_ASSERT(b.leaving[3] && !b.leaving[2] && !b.leaving[4]);
     CU_ASSERT_EQUAL(b.n_shards, 15);
     CU_ASSERT_EQUAL(memcmp(a.shard_of, b.shard_of, sizeof(a.shard_of)), 0);
     CU_ASSERT_EQUAL(memcmp(a.server_of, b.server_of, 15 * sizeof(a.server_of[0])), 0);
@@ -70,6 +74,18 @@ static void test_a_packed_map_comes_back(void)
     clu_unpacker_init(&unpacker, packer.data, packer.size_bytes);
     CU_ASSERT_EQUAL(clu_map_unpack(&unpacker, &b), CLU_E_PROTOCOL);
     clu_packer_fini(&packer);
+}
+
+static void test_who_owns_no_bucket_takes_no_part_and_who_leaves_does_not_stay(void)
+{
+    static bool takes_part[CLU_MAX_SHARDS], alive[CLU_MAX_SHARDS];
+    clu_map_init(&a, 2, 2);
+    clu_map_add_server(&a, 2, 1);
+    clu_map_members(&a, takes_part);
+    CU_ASSERT(takes_part[0] && takes_part[3] && !takes_part[4]);
+    a.leaving[2] = a.leaving[3] = true;
+    clu_map_staying(&a, alive);
+    CU_ASSERT(alive[0] && !alive[1] && alive[2] && !alive[3]);
 }
 
 /* Any set of servers alive: afterwards all buckets are on them, evenly, and none moved without
@@ -121,5 +137,6 @@ static void test_an_added_server_takes_its_share(void)
 SUITE("cluster.map", T(test_a_fresh_map_deals_buckets_evenly),
       T(test_an_impossible_shape_is_refused),
       T(test_a_map_is_complete_when_every_owner_has_an_endpoint), T(test_a_packed_map_comes_back),
+      T(test_who_owns_no_bucket_takes_no_part_and_who_leaves_does_not_stay),
       T(test_a_plan_is_even_and_moves_no_more_than_it_must),
       T(test_an_added_server_takes_its_share))

@@ -12,6 +12,7 @@ static struct clu_wire_request example(void)
         .op = CLU_WIRE_PULL,
         .dtype = CLU_WIRE_FP32,
         .rank = 1,
+        .owners = 1,
         .deadline_ms = 1000,
         .incarnation = 7,
         .seq = 9,
@@ -25,9 +26,10 @@ static struct clu_wire_request example(void)
 static void test_a_request_has_the_bytes_of_the_worked_example(void)
 {
     static const unsigned char golden[] = {
-        0x9a, 0x01, 0x02, 0x01, 0xce, 0,    0,    0,    1, 0xcf, 0,    0, 0, 0, 0, 0,    0, 7,
-        0xcf, 0,    0,    0,    0,    0,    0,    0,    9, 0xcf, 0,    0, 0, 0, 0, 0,    0, 3,
-        0xce, 0,    0,    0x03, 0xe8, 0x91, 0x92, 0xcd, 0, 2,    0xce, 0, 0, 0, 2, 0xc4, 0};
+        0x9b, 0x02, 0x02, 0x01, 0xce, 0, 0,    0, 1, 0xcf, 0, 0,    0,    0, 0,
+        0,    0,    7,    0xcf, 0,    0, 0,    0, 0, 0,    0, 9,    0xcf, 0, 0,
+        0,    0,    0,    0,    0,    3, 0xce, 0, 0, 0,    1, 0xce, 0,    0, 0x03,
+        0xe8, 0x91, 0x92, 0xcd, 0,    2, 0xce, 0, 0, 0,    2, 0xc4, 0};
     unsigned char bytes[256];
     struct clu_wire_request request = example();
     CU_ASSERT_EQUAL(clu_wire_request_size(&request), sizeof(golden));
@@ -37,7 +39,7 @@ static void test_a_request_has_the_bytes_of_the_worked_example(void)
 
 static void test_a_reply_has_the_bytes_of_the_worked_example(void)
 {
-    static const unsigned char golden[] = {0x97, 0x01, 0x02, 0x01, 0xd0, 0, 0xcf, 0, 0,
+    static const unsigned char golden[] = {0x97, 0x02, 0x02, 0x01, 0xd0, 0, 0xcf, 0, 0,
                                            0,    0,    0,    0,    0,    9, 0xcf, 0, 0,
                                            0,    0,    0,    0,    0,    2, 0xc4, 0};
     unsigned char bytes[64];
@@ -58,7 +60,7 @@ static void test_the_headers_are_msgpack_that_any_library_reads(void)
     CU_ASSERT_EQUAL(msgpack_unpack_next(&message, (const char *)bytes, size, NULL),
                     MSGPACK_UNPACK_SUCCESS);
     CU_ASSERT_EQUAL(message.data.type, MSGPACK_OBJECT_ARRAY);
-    CU_ASSERT_EQUAL(message.data.via.array.size, 10);
+    CU_ASSERT_EQUAL(message.data.via.array.size, 11);
     CU_ASSERT_EQUAL(message.data.via.array.ptr[4].via.u64, 7);
     msgpack_unpacked_destroy(&message);
 }
@@ -74,6 +76,7 @@ static void test_what_is_written_is_read_back(void)
         request.op = 1 + (int)(suite_random(&random) % (CLU_WIRE_N_OPS - 1));
         request.dtype = (int)(suite_random(&random) % CLU_WIRE_N_DTYPES);
         request.rank = (uint32_t)suite_random(&random);
+        request.owners = (uint32_t)suite_random(&random);
         request.deadline_ms = (uint32_t)suite_random(&random);
         request.incarnation = suite_random(&random);
         request.seq = suite_random(&random) >> (suite_random(&random) % 64);
@@ -91,7 +94,8 @@ static void test_what_is_written_is_read_back(void)
         CU_ASSERT_EQUAL_FATAL(size, clu_wire_request_size(&request));
         CU_ASSERT_EQUAL_FATAL(clu_wire_decode_request(bytes, size, &back, &reason), 0);
         CU_ASSERT(back.op == request.op && back.dtype == request.dtype &&
-                  back.rank == request.rank && back.deadline_ms == request.deadline_ms &&
+                  back.rank == request.rank && back.owners == request.owners &&
+                  back.deadline_ms == request.deadline_ms &&
                   back.incarnation == request.incarnation && back.seq == request.seq &&
                   back.step == request.step && back.n_parts == request.n_parts &&
                   back.n_keys == n_keys && back.n_text == request.n_text);

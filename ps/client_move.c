@@ -1,0 +1,100 @@
+/* The client's part in moving buckets from shard to shard while the job trains; the whole of it:
+ * ps/shard_move.c. Four questions that rank 0 asks, and the change of map that every rank makes at
+ * the same step. A ticket keeps what it needs of the map it was asked by (its slices, its number of
+ * shards), so that the map may change while tickets are open: they are answered by the old owners.
+ */
+#include "ps/client.h"
+
+#include "cluster/log.h"
+#include "cluster/status.h"
+#include "ps/client_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int ask_about_moves(struct psv_client *client, int op, const struct psv_move *moves, int n,
+                           uint64_t step, uint64_t owners, uint64_t *ticket_p)
+{
+    unsigned char *text = malloc((size_t)n * CLU_WIRE_MOVE_SIZE + 1);
+    if (n < 1 || n > PSV_MAX_MOVES || !text) {
+        free(text);
+        return clu_fail(text ? CLU_E_BUG : CLU_E_NO_MEMORY, "%d moves in a request", n);
+    }
+    for (int i = 0; i < n; i++) {
+        const uint16_t number[3] = {moves[i].bucket, moves[i].from, moves[i].to};
+        for (int j = 0; j < 3; j++) {
+            text[i * CLU_WIRE_MOVE_SIZE + 2 * j] = (unsigned char)number[j];
+            text[i * CLU_WIRE_MOVE_SIZE + 2 * j + 1] = (unsigned char)(number[j] >> 8);
+        }
+    }
+    struct psv_question question = {.op = op,
+                                    .step = step,
+                                    .owners = (uint32_t)owners,
+                                    .text = (const char *)text,
+                                    .n_text = (size_t)n * CLU_WIRE_MOVE_SIZE,
+                                    .timeout_ms = (int64_t)client->options.request_timeout_ms *
+                                                  PSV_LONG_SHARE};
+    int status = psv_client_ask(client, &question, ticket_p);
+    free(text);
+    return status;
+}
+
+int psv_client_collect(struct psv_client *client, const struct psv_move *moves, int n,
+                       uint64_t *ticket_p)
+{
+    return ask_about_moves(client, CLU_WIRE_COLLECT, moves, n, 0, 0, ticket_p);
+}
+
+int psv_client_release(struct psv_client *client, const struct psv_move *moves, int n,
+                       uint64_t step, uint64_t owners, uint64_t *ticket_p)
+{
+    return ask_about_moves(client, CLU_WIRE_RELEASE, moves, n, step, owners, ticket_p);
+}
+
+int psv_client_adopt(struct psv_client *client, const struct psv_move *moves, int n, uint64_t step,
+                     uint64_t owners, uint64_t *ticket_p)
+{
+    return ask_about_moves(client, CLU_WIRE_ADOPT, moves, n, step, owners, ticket_p);
+}
+
+int psv_client_forget(struct psv_client *client, const struct psv_move *moves, int n,
+                      uint64_t owners, uint64_t *ticket_p)
+{
+    return ask_about_moves(client, CLU_WIRE_FORGET, moves, n, 0, owners, ticket_p);
+}
+
+int psv_client_wait_collect(struct psv_client *client, uint64_t ticket, int timeout_ms,
+                            uint64_t **collected_p)
+{
+    const struct psv_wanted wanted = {.collected_p = collected_p};
+    return psv_client_wait_for(client, ticket, timeout_ms, &wanted);
+}
+
+int psv_client_switch(struct psv_client *client, const struct clu_bucket_map *map)
+{
+    int status = 0;
+    bool added[CLU_MAX_SHARDS] = {false}, any = false;
+    pthread_mutex_lock(&client->lock);
+    if (map->owners <= client->map->owners || map->n_shards < client->n_shards)
+        status = clu_fail(CLU_E_BUG, "owners %llu of %d shards after owners %llu of %d",
+                          (unsigned long long)map->owners, map->n_shards,
+                          (unsigned long long)client->map->owners, client->n_shards);
+    if (!status) {
+        memcpy(added, client->takes_part, sizeof(added));
+        *client->map = *map;
+        client->n_shards = map->n_shards;
+        clu_map_members(map, client->takes_part);
+    }
+    for (int s = 0; !status && s < client->n_shards; s++) {
+        struct psv_link *link = &client->links[s];
+        added[s] = client->takes_part[s] && !added[s];
+        any |= added[s];
+        bool moved = strcmp(link->endpoint, map->endpoint[s]) != 0;
+        snprintf(link->endpoint, sizeof(link->endpoint), "%s", map->endpoint[s]);
+        if ((added[s] && !link->socket) || (moved && link->socket))
+            status = psv_link_open(client, s);
+    }
+    pthread_mutex_unlock(&client->lock);
+    return status || !any ? status : psv_client_greet(client, added);
+}
