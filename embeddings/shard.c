@@ -109,6 +109,7 @@ void emb_shard_close(struct emb_shard *shard)
 {
     if (!shard)
         return;
+    emb_leave_free(shard);
     emb_shard_snapshot_abort(shard);
     emb_flush_abort(shard);
     emb_pushlog_close(shard->log);
@@ -132,6 +133,7 @@ void emb_shard_close(struct emb_shard *shard)
 
 int emb_shard_reset(struct emb_shard *shard)
 {
+    emb_leave_free(shard);
     emb_shard_snapshot_abort(shard);
     emb_flush_abort(shard);
     emb_pushlog_close(shard->log);

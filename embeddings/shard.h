@@ -192,6 +192,34 @@ int emb_move_drop(struct emb_move *move);
 
 void emb_move_end(struct emb_move *move); /* NULL is fine */
 
+/* Many buckets that leave one after the other while pushes to them go on (shard_leave.c): listed once,
+ * beside the steps, then exported and forgotten a few at a time.
+ *
+ * Begins to list the rows of buckets [n]: the first so many as there is memory for. Lists begun
+ * before are dropped. NO_MEMORY. */
+int emb_shard_collect(struct emb_shard *shard, const uint16_t *buckets, int n);
+
+/* Goes on listing for about budget_us; AGAIN: call on; pulls, pushes, ticks and commits go on
+ * between calls, and after. */
+int emb_shard_collect_advance(struct emb_shard *shard, int64_t budget_us);
+
+/* True when the bucket is listed and not yet forgotten. *n_rows_p: rows, or a few more. */
+bool emb_shard_collected(const struct emb_shard *shard, uint16_t bucket, uint64_t *n_rows_p);
+
+/* Writes what listed buckets hold now, rows and waiting keys, into a snapshot file at path, which
+ * must not exist. It is not synced: whoever lost it would have to begin anew anyway. NOT_FOUND: a
+ * bucket is not listed. */
+int emb_shard_export(struct emb_shard *shard, const uint16_t *buckets, int n, const char *path,
+                     uint64_t *n_rows_p);
+
+/* Takes in what such a file has of the buckets that satisfy keep; the caller commits. CORRUPT names
+ * the file. May be repeated after a failure. */
+int emb_shard_adopt(struct emb_shard *shard, const char *path,
+                    bool (*keep)(uint32_t bucket, void *arg), void *arg, uint64_t *n_rows_p);
+
+/* Drops listed buckets, for about budget_us; AGAIN: call on. The caller commits at the end. */
+int emb_shard_forget(struct emb_shard *shard, const uint16_t *buckets, int n, int64_t budget_us);
+
 /* Writes a row as it is (a row that moved here from another shard). dim and n_state must fit: DATA.
  */
 int emb_shard_put(struct emb_shard *shard, const struct emb_row *row);

@@ -2,7 +2,7 @@
  * shard_state.c (what is remembered where), shard_room.c (memory budget, write-back, eviction,
  * expiry), shard_flush.c (writing rows to layers, sorted and in slices), shard_snapshot.c (seal,
  * file, confirm, merge, rollback), shard_load.c (restore), shard_move.c (rows one by one, moving
- * buckets).
+ * buckets), shard_leave.c (buckets that leave while pushes go on).
  *
  * Invariants they all keep:
  * (I1) A row's newest version is in memory, or, when its key is not there, in the first of the
@@ -108,6 +108,7 @@ struct emb_flush {
     struct emb_info info; /* of the beginning; not for CLEAN */
 };
 
+struct emb_leave;
 struct emb_snapshot_job;
 struct view_row;
 
@@ -128,8 +129,9 @@ struct emb_shard {
     struct emb_marks marks;
     struct emb_flush flush;
     struct emb_snapshot_job *job;
-    bool rows_put;      /* emb_shard_put since the last seal: their steps prove nothing */
-    bool merge_running; /* roles.merging, and the merge's place below */
+    struct emb_leave *leave; /* buckets that are listed to leave, or NULL */
+    bool rows_put;           /* emb_shard_put since the last seal: their steps prove nothing */
+    bool merge_running;      /* roles.merging, and the merge's place below */
     int merge_table;
     uint64_t merge_key;
     bool in_group;           /* while the log is replayed: part of a group is applied */
@@ -211,6 +213,11 @@ int emb_merge_advance(struct emb_shard *shard, int64_t budget_us); /* AGAIN: mor
 /* ---- shard_move.c ---- */
 int emb_replay_moved(struct emb_shard *shard, uint64_t lsn,
                      const struct emb_pushlog_record *record);
+
+/* ---- shard_leave.c ---- */
+void emb_leave_add(struct emb_shard *shard, int table, uint64_t key); /* only where there is one */
+void emb_leave_free(struct emb_shard *shard);
+size_t emb_leave_memory(const struct emb_shard *shard);
 
 /* ---- shard_load.c ---- */
 int emb_shard_warm(struct emb_shard *shard);

@@ -34,7 +34,7 @@ static const uint64_t default_log_bytes = (uint64_t)512 << 20;
 size_t emb_memory(const struct emb_shard *shard)
 {
     size_t bytes = 2 * shard->flush.capacity * sizeof(struct emb_entry) +
-                   shard->scratch_n * (2 * sizeof(struct emb_entry) + 12);
+                   shard->scratch_n * (2 * sizeof(struct emb_entry) + 12) + emb_leave_memory(shard);
     for (int t = 0; t < shard->n_tables; t++) {
         const struct emb_table *table = &shard->table[t];
         bytes += emb_store_memory(&table->store);

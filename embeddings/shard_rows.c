@@ -125,6 +125,8 @@ static bool keep_in_memory(struct promote *p, const struct emb_stored *stored)
     p->n_room--;
     memcpy(emb_store_row(store, slot) + 8, stored->value, p->table->value_bytes);
     *emb_store_flags(store, slot) |= EMB_SLOT_ON_DISK;
+    if (p->shard->leave)
+        emb_leave_add(p->shard, (int)(p->table - p->shard->table), stored->key);
     return true;
 }
 
@@ -282,6 +284,8 @@ static inline void apply(struct emb_shard *shard, struct emb_table *table, uint3
         }
         make_row(table, slot);
     }
+    if (count == 0 && shard->leave)
+        emb_leave_add(shard, (int)(table - shard->table), emb_store_key(&table->store, slot));
     if (count < UINT32_MAX)
         count++;
     uint64_t stamp = step > shard->floor ? step : shard->floor;

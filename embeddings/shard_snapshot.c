@@ -531,6 +531,7 @@ static void forget_later(struct emb_shard *shard, uint64_t clock)
 
 int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
 {
+    emb_leave_free(shard);
     emb_shard_snapshot_abort(shard);
     if (shard->flush.kind != EMB_FLUSH_NONE)
         emb_flush_abort(shard);

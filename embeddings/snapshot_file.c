@@ -33,6 +33,7 @@ struct emb_snapshot_writer {
     uint64_t n_rows, n_tombstones, n_candidates, size_bytes;
     uint64_t table_hash[EMB_MAX_TABLES];
     uint8_t buckets[EMB_BUCKET_BYTES];
+    bool pass_on; /* not to be synced */
 };
 
 static int write_bytes(struct emb_snapshot_writer *w, const void *data, size_t size)
@@ -217,6 +218,11 @@ static void writer_free(struct emb_snapshot_writer *w)
     free(w);
 }
 
+void emb_snapshot_writer_pass_on(struct emb_snapshot_writer *w)
+{
+    w->pass_on = true;
+}
+
 int emb_snapshot_writer_finish(struct emb_snapshot_writer *w, uint64_t *n_rows_p,
                                uint64_t *n_tombstones_p, uint64_t *size_p)
 {
@@ -229,7 +235,7 @@ int emb_snapshot_writer_finish(struct emb_snapshot_writer *w, uint64_t *n_rows_p
         memcpy(payload + 24, w->buckets, EMB_BUCKET_BYTES);
         status = write_block(w, EMB_BLOCK_END, 0, 0, EMB_SNAPSHOT_END);
     }
-    if (!status && fsync(w->fd) != 0)
+    if (!status && !w->pass_on && fsync(w->fd) != 0)
         status =
             clu_fail(clu_status_from_errno(errno), "%s: cannot sync: %s", w->path, strerror(errno));
     if (status) {

@@ -37,6 +37,9 @@ int emb_snapshot_writer_row(struct emb_snapshot_writer *writer, int table, uint6
 int emb_snapshot_writer_candidate(struct emb_snapshot_writer *writer, int table, uint64_t key,
                                   uint32_t pushes);
 
+/* The file is read at once and need not outlive the machine: finish does not sync it. */
+void emb_snapshot_writer_pass_on(struct emb_snapshot_writer *writer);
+
 /* End block, fsync, close, free; on failure the file is removed. Out arguments may be NULL. */
 int emb_snapshot_writer_finish(struct emb_snapshot_writer *writer, uint64_t *n_rows_p,
                                uint64_t *n_tombstones_p, uint64_t *size_p);
