@@ -111,6 +111,8 @@ static const struct clu_setting rows[] = {
     TEXT(hostfile, "", "Open MPI hostfile; empty: everything on this machine"),
     TEXT(keys, "", "folder of CURVE keys (sluice keys); empty: no encryption, loopback only"),
     BOOL(insecure, "false", "allow sockets beyond loopback without keys"),
+    INT(move_ms, "20", 1, 60000,
+        "longest that a step is to wait for buckets on their way to another server"),
     INT(request_timeout_ms, "30000", 100, 3600000, "longest wait for a server's answer"),
     INT(heartbeat_ms, "500", 50, 60000, "interval of heartbeats to the scheduler"),
     INT(dead_after_ms, "5000", 500, 3600000, "silence after which a member counts as dead"),

@@ -72,7 +72,8 @@ struct clu_job {
     char hostfile[CLU_PATH_BYTES], keys[CLU_PATH_BYTES];
     bool insecure;
     /* patience, in milliseconds */
-    int64_t request_timeout_ms, heartbeat_ms, dead_after_ms, start_timeout_ms, max_restarts;
+    int64_t request_timeout_ms, move_ms, heartbeat_ms, dead_after_ms, start_timeout_ms,
+        max_restarts;
     /* log */
     char log_level[CLU_WORD_BYTES];
     bool log_json;

@@ -36,9 +36,9 @@ struct clu_bucket_map {
     uint16_t shard_of[CLU_N_BUCKETS];                  /* each < n_shards */
 };
 
-/* A fresh map of n_servers x shards_per_server shards, version 1, owners 1, buckets dealt in even contiguous
- * runs (bucket b to shard b * n / 4096), no endpoints. USAGE when there are no shards or too many.
- */
+/* A fresh map of n_servers x shards_per_server shards, version 1, owners 1, buckets dealt in even
+ * contiguous runs (bucket b to shard b * n / 4096), no endpoints. USAGE when there are no shards or
+ * too many. */
 int clu_map_init(struct clu_bucket_map *map, int n_servers, int shards_per_server);
 
 /* True when every shard that owns a bucket has an endpoint. */

@@ -192,8 +192,8 @@ int emb_move_drop(struct emb_move *move);
 
 void emb_move_end(struct emb_move *move); /* NULL is fine */
 
-/* Many buckets that leave one after the other while pushes to them go on (shard_leave.c): listed once,
- * beside the steps, then exported and forgotten a few at a time.
+/* Many buckets that leave one after the other while pushes to them go on (shard_leave.c): listed
+ * once, beside the steps, then exported and forgotten a few at a time.
  *
  * Begins to list the rows of buckets [n]: the first so many as there is memory for. Lists begun
  * before are dropped. NO_MEMORY. */

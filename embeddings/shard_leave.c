@@ -1,7 +1,7 @@
 /* Buckets that leave one after the other while pushes to them go on.
  *
  * emb_move (shard_move.c) looks at every row of the shard for one set of buckets that stands still.
- * Here many buckets leave, a few between two steps each time, and a step must not wait for a look at
+ * Here many buckets leave, a few between two steps each time, and no step may wait for a look at
  * the table. So one look lists the keys of all of them beforehand, in slices, a list a bucket; and
  * as pushes go on meanwhile, what they create is added:
  *
@@ -17,9 +17,9 @@
  * (L2) A row that cannot be added for want of memory spoils the lists: export then says NO_MEMORY.
  *
  * A file holds a bucket's counts of admission by ascending key, as a snapshot does: the counts are
- * exact on the other side, the order of arrival among equal counts is not, so a bucket in which more
- * keys wait than its set holds may drop another of the least counted than it would have here. A row
- * never needs fewer pushes than asked.
+ * exact on the other side, the order of arrival among equal counts is not, so a bucket in which
+ * more keys wait than its set holds may drop another of the least counted than it would have here.
+ * A row never needs fewer pushes than asked.
  *
  * Memory: 16 bytes a key, at most a sixteenth of the shard's budget as far as can be known ahead
  * (rows are taken to be spread evenly over buckets): collect takes no more buckets than that.

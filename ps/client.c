@@ -796,29 +796,3 @@ void psv_client_close(struct psv_client *client)
     pthread_join(client->thread, NULL);
     release_client(client);
 }
-
-int psv_client_remap(struct psv_client *client, const struct clu_bucket_map *map)
-{
-    int status = 0;
-    pthread_mutex_lock(&client->lock);
-    int n_shards = map->n_shards < client->n_shards ? map->n_shards : client->n_shards;
-    for (int s = 0; !status && s < n_shards; s++) {
-        struct psv_link *link = &client->links[s];
-        if (!strcmp(link->endpoint, map->endpoint[s]))
-            continue;
-        snprintf(link->endpoint, sizeof(link->endpoint), "%s", map->endpoint[s]);
-        snprintf(client->map->endpoint[s], sizeof(client->map->endpoint[s]), "%s",
-                 map->endpoint[s]);
-        if (!link->socket && !client->takes_part[s])
-            continue; /* takes no part */
-        status = psv_link_open(client, s);
-        for (struct psv_call *call = link->first; call; call = call->next)
-            call->retry_at_ms = 0;
-    }
-    uint64_t one = 1;
-    if (client->driving && write(client->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
-        clu_warn("waking: %s", strerror(errno));
-    pthread_cond_signal(&client->work);
-    pthread_mutex_unlock(&client->lock);
-    return status;
-}

@@ -112,6 +112,9 @@ struct psv_move {
 
 enum { PSV_MAX_MOVES = 4096 }; /* in one request */
 
+/* A copy of the map that requests go by. */
+void psv_client_map(struct psv_client *client, struct clu_bucket_map *map_p);
+
 /* Rank 0: the shards list what of these buckets they have, beside the steps that go on. */
 int psv_client_collect(struct psv_client *client, const struct psv_move *moves, int n,
                        uint64_t *ticket_p);

@@ -1,7 +1,9 @@
-/* The client's part in moving buckets from shard to shard while the job trains; the whole of it:
- * ps/shard_move.c. Four questions that rank 0 asks, and the change of map that every rank makes at
- * the same step. A ticket keeps what it needs of the map it was asked by (its slices, its number of
- * shards), so that the map may change while tickets are open: they are answered by the old owners.
+/* Another map: servers that listen elsewhere, and buckets that move from shard to shard while the
+ * job trains (the whole of that: ps/shard_move.c).
+ *
+ * Four questions that rank 0 asks, and the change of owners that every rank makes at the same step.
+ * A ticket keeps what it needs of the map it was asked by (its slices, its number of shards), so
+ * that the map may change while tickets are open: they are answered by the old owners.
  */
 #include "ps/client.h"
 
@@ -9,9 +11,11 @@
 #include "cluster/status.h"
 #include "ps/client_internal.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int ask_about_moves(struct psv_client *client, int op, const struct psv_move *moves, int n,
                            uint64_t step, uint64_t owners, uint64_t *ticket_p)
@@ -71,6 +75,13 @@ int psv_client_wait_collect(struct psv_client *client, uint64_t ticket, int time
     return psv_client_wait_for(client, ticket, timeout_ms, &wanted);
 }
 
+void psv_client_map(struct psv_client *client, struct clu_bucket_map *map_p)
+{
+    pthread_mutex_lock(&client->lock);
+    *map_p = *client->map;
+    pthread_mutex_unlock(&client->lock);
+}
+
 int psv_client_switch(struct psv_client *client, const struct clu_bucket_map *map)
 {
     int status = 0;
@@ -97,4 +108,30 @@ int psv_client_switch(struct psv_client *client, const struct clu_bucket_map *ma
     }
     pthread_mutex_unlock(&client->lock);
     return status || !any ? status : psv_client_greet(client, added);
+}
+
+int psv_client_remap(struct psv_client *client, const struct clu_bucket_map *map)
+{
+    int status = 0;
+    pthread_mutex_lock(&client->lock);
+    int n_shards = map->n_shards < client->n_shards ? map->n_shards : client->n_shards;
+    for (int s = 0; !status && s < n_shards; s++) {
+        struct psv_link *link = &client->links[s];
+        if (!strcmp(link->endpoint, map->endpoint[s]))
+            continue;
+        snprintf(link->endpoint, sizeof(link->endpoint), "%s", map->endpoint[s]);
+        snprintf(client->map->endpoint[s], sizeof(client->map->endpoint[s]), "%s",
+                 map->endpoint[s]);
+        if (!link->socket && !client->takes_part[s])
+            continue; /* takes no part */
+        status = psv_link_open(client, s);
+        for (struct psv_call *call = link->first; call; call = call->next)
+            call->retry_at_ms = 0;
+    }
+    uint64_t one = 1;
+    if (client->driving && write(client->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
+        clu_warn("waking: %s", strerror(errno));
+    pthread_cond_signal(&client->work);
+    pthread_mutex_unlock(&client->lock);
+    return status;
 }

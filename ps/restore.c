@@ -2,9 +2,9 @@
  * worker has: the top bit set. They are kept with the rows, so a store that goes back to an older
  * state also goes back to that state's marks, which is what makes them tell the truth.
  *
- * A store may have held several sets of buckets, one after the other. Each change counts one up, and
- * the count is the seq of the set's mark: only the set whose mark has the newest count is held. As a
- * roll-back takes the count back too, what is held is looked at again after one.
+ * A store may have held several sets of buckets, one after the other. Each change counts one up,
+ * and the count is the seq of the set's mark: only the set whose mark has the newest count is held.
+ * As a roll-back takes the count back too, what is held is looked at again after one.
  */
 #include "ps/restore.h"
 
@@ -88,6 +88,21 @@ static int load_files(struct emb_shard *rows, const struct psv_origin *origin, s
     return status;
 }
 
+static bool is_foreign(uint32_t bucket, void *arg)
+{
+    return !is_owned(bucket, arg);
+}
+
+/* Where buckets moved in this life, rows of one may not have been dropped to the last when the
+ * process died. */
+static int drop_what_left(struct emb_shard *rows, struct owned *owned)
+{
+    if (emb_shard_last_seq(rows, CHANGES_MARK) < 2)
+        return 0;
+    int status = emb_shard_drop(rows, is_foreign, owned);
+    return status ? status : emb_shard_commit(rows);
+}
+
 int psv_restore_shard(struct emb_shard *rows, const struct psv_origin *origin, int index,
                       bool keep_log)
 {
@@ -103,7 +118,7 @@ int psv_restore_shard(struct emb_shard *rows, const struct psv_origin *origin, i
     if (keep_log && same_life && holds(rows, mark) && emb_shard_step(rows) >= origin->step) {
         clu_info("shard %d: %llu steps are here from before", owned.shard,
                  (unsigned long long)emb_shard_step(rows));
-        return 0;
+        return drop_what_left(rows, &owned);
     }
     const char *how = "is empty";
     if (!origin->step || !origin->folder[0] || owns_nothing) {

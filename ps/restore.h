@@ -5,8 +5,8 @@
  *     anything else                    empty it, read snapshot files    costs the table
  *
  * Marks in the store itself say what it is: the generation that last wrote it, and the set of
- * buckets it holds, which changes when buckets move; so a store of another shape of the job is never
- * taken for ours. Threads: the shard's owner.
+ * buckets it holds, which changes when buckets move; so a store of another shape of the job is
+ * never taken for ours. Threads: the shard's owner.
  */
 #ifndef PS_RESTORE_H
 #define PS_RESTORE_H

@@ -1,7 +1,7 @@
 /* The insides of a shard's mind, for its four rooms: shard.c (requests, what is held),
  * shard_reply.c
- * (replies and pulls), shard_apply.c (steps), shard_snapshot.c, shard_move.c. The rules (R1) to (R9):
- * shard.h.
+ * (replies and pulls), shard_apply.c (steps), shard_snapshot.c, shard_move.c. The rules (R1) to
+ * (R9): shard.h.
  */
 #ifndef PS_SHARD_INTERNAL_H
 #define PS_SHARD_INTERNAL_H

@@ -14,17 +14,18 @@
  * checksums and limits: it is read at once, and a crash before that rolls the job back.
  *
  * Why nothing is lost, doubled or too old, at a staleness s >= 0:
- * (V1) Pushes of a step are split alike by all ranks: those of T and before by the old owners, those
- *      after T by the new ones. So (R2) needs no change, and a retry finds its first try.
+ * (V1) Pushes of a step are split alike by all ranks: those of T and before by the old owners,
+ *      those after T by the new ones. So (R2) needs no change, and a retry finds its first try.
  * (V2) No shard applies T + 1 before rank 0 has pushed it, which it does after every shard has
  *      answered ADOPT: so RELEASE and ADOPT, which wait for T, find exactly T applied, and what is
  *      applied after T is applied by the new owner to rows that are there.
- * (V3) A rank asks for the rows of T + 1 + s at most before it has pushed T + 1 (worker/train_step.c,
- *      T1). So a pull by the old owners is for a step <= T + 1 + s, which by (R1) is to see the pushes
- *      of T and before and may miss those after: that is how the old owner's rows stand from T on.
- *      A pull by the new owners is for a step >= T + 2 + s, which waits for T + 1 to be applied, so
- *      for ADOPT; and whatever asks by owners this shard has not heard of is held (evaluation).
- * (V4) FORGET comes when every rank has received its rows of T + 1 + s, so no such pull is under way.
+ * (V3) A rank asks for the rows of T + 1 + s at most before it has pushed T + 1 ((T1) of
+ *      worker/train_step.c). So a pull by the old owners is for a step <= T + 1 + s, which by (R1)
+ *      is to see the pushes of T and before and may miss those after: that is how the old owner's
+ *      rows stand from T on. A pull by the new owners is for a step >= T + 2 + s, which waits for
+ *      T + 1 to be applied, so for ADOPT; and whatever asks by owners that this shard has not heard
+ *      of is held (an evaluation does).
+ * (V4) FORGET comes when every rank has received its rows of T + 1 + s: no such pull is under way.
  *
  * async: all ranks wait at T until ADOPT is done, with every push answered; a shard that takes part
  * from then on learns from each rank's hello which pushes were for others (ps/client_move.c).

@@ -83,8 +83,14 @@ int wrk_train_orders(struct wrk_trainer *t)
                      t->done, t->last_step, t->pulled, t->retired, t->last_losses[3]);
             break;
         case CLU_ORDER_MAP:
+            break;
         case CLU_ORDER_MOVE:
+            if (t->mover)
+                wrk_mover_order(t->mover, order.step);
+            break;
         case CLU_ORDER_MOVED:
+            if (t->mover)
+                wrk_mover_stored(t->mover, order.step);
             break;
         }
     }
@@ -274,6 +280,8 @@ static int prepare(struct wrk_trainer *t, const struct wrk_train_options *option
             .n_params = t->dense.n,
         };
         status = wrk_snapshotter_create(&snapshots, &t->snapshotter);
+        if (!status)
+            status = wrk_train_create_mover(t);
     }
     return status;
 }
@@ -313,6 +321,9 @@ static bool passed(uint64_t before, uint64_t now, int64_t every)
 
 int wrk_train_snapshot_now(struct wrk_trainer *t)
 {
+    int settled = wrk_train_settle(t);
+    if (settled)
+        return settled;
     for (int64_t begun = 0; !begun;) {
         int status = wrk_train_orders(t);
         if (!status && t->rank == 0 && !wrk_snapshotter_busy(t->snapshotter)) {
@@ -333,23 +344,29 @@ int wrk_train_snapshot_now(struct wrk_trainer *t)
 /* between two steps, where all ranks stand at the same place */
 static int boundary(struct wrk_trainer *t, uint64_t before)
 {
-    int status = CLU_OK;
-    if (t->rank == 0)
+    int status = t->moving && !t->stopping ? wrk_train_move(t) : CLU_OK;
+    if (!status && t->mover)
+        status = wrk_mover_advance(t->mover, t->done);
+    if (!status && t->rank == 0)
         wrk_train_progress(t, false);
-    if (wrk_train_is_judged(t, t->done) && !t->stopping)
+    bool judge = wrk_train_is_judged(t, t->done) && !t->stopping;
+    bool evaluate =
+        passed(before, t->done, t->job.eval_every) && t->done != t->last_step && !t->stopping;
+    if (!status && t->mover && (judge || evaluate))
+        status = wrk_mover_finish(t->mover); /* every rank asks by the new owners */
+    if (!status && judge)
         status = wrk_train_judge(t);
     if (!status && t->rank == 0) {
         bool due = passed(before, t->done, t->job.snapshot_every) ||
                    (t->snapshot_wish && t->done >= t->snapshot_wish);
         if (due && t->done != t->last_step && t->done != t->snapshot_last && !t->stopping) {
-            if (wrk_snapshotter_busy(t->snapshotter))
-                t->snapshot_wish = t->done + 1; /* as soon as the one under way is done */
+            if (wrk_snapshotter_busy(t->snapshotter) || wrk_mover_is_busy(t->mover))
+                t->snapshot_wish = t->done + 1; /* as soon as what is under way is done */
             else
                 status = begin_snapshot(t);
         }
     }
-    if (!status && passed(before, t->done, t->job.eval_every) && t->done != t->last_step &&
-        t->done != t->verdicts.judged && !t->stopping) {
+    if (!status && evaluate && t->done != t->verdicts.judged) {
         struct wrk_train_model model = wrk_train_current(t);
         status = wrk_train_evaluate(t, &model, wrk_train_split(t), t->job.read, NULL);
     }
@@ -381,7 +398,8 @@ static int train(struct wrk_trainer *t)
         clu_info("%s after step %" PRIu64 ", %.1f s", t->stopping ? "stopping" : "trained", t->done,
                  seconds);
     }
-    return wrk_train_drain(t);
+    int status = wrk_train_settle(t);
+    return status ? status : wrk_train_drain(t);
 }
 
 /* ---- the end ---- */
@@ -466,6 +484,7 @@ static void release(struct wrk_trainer *t)
 {
     wrk_feed_stop(t->feed);
     wrk_snapshotter_free(t->snapshotter);
+    wrk_mover_free(t->mover);
     psv_client_close(t->client);
     clu_transport_free(t->transport);
     if (t->has_security)

@@ -1,7 +1,8 @@
 /* What the files of training share: one rank's whole state. Not for others.
  *
  * Reading order: train.c (a rank's life) -> train_step.c (one step) -> train_judge.c (which epoch
- * is kept) -> train_report.c (what people see) -> train_feed, train_dense, train_snapshot (parts).
+ * is kept) -> train_report.c (what people see) -> train_feed, train_dense, train_snapshot,
+ * train_move (parts) -> train_owners.c (what all ranks do when buckets move).
  */
 #ifndef WORKER_TRAIN_INTERNAL_H
 #define WORKER_TRAIN_INTERNAL_H
@@ -18,6 +19,7 @@
 #include "worker/mpi.h"
 #include "worker/train_dense.h"
 #include "worker/train_feed.h"
+#include "worker/train_move.h"
 #include "worker/train_snapshot.h"
 
 #include <stdbool.h>
@@ -38,6 +40,7 @@ enum wrk_extra {
     WRK_EXTRA_STEPS,         /* steps */
     WRK_EXTRA_STOP,          /* ranks that were told to stop */
     WRK_EXTRA_STOP_SNAPSHOT, /* of them: with a snapshot */
+    WRK_EXTRA_MOVE,          /* rank 0: buckets are ready to move */
     WRK_EXTRA_STALENESS,     /* pulls' replies that missed 0, 1, 2 ... steps */
     WRK_N_EXTRAS = WRK_EXTRA_STALENESS + PSV_STALENESS_BINS,
     /* then one a rank: its own seconds of compute */
@@ -72,6 +75,7 @@ struct wrk_trainer {
     struct wrk_dense dense;
     struct wrk_feed *feed;
     struct wrk_snapshotter *snapshotter; /* rank 0 */
+    struct wrk_mover *mover;             /* rank 0 */
 
     /* steps: retired <= done <= pulled; a step's slot is slots[step % n_slots] */
     struct wrk_feed_slot **slots;
@@ -102,6 +106,7 @@ struct wrk_trainer {
     uint64_t snapshot_last;           /* rank 0: step of the last one begun */
     bool stop_ordered, stop_snapshot; /* this rank was told to stop */
     bool stopping, stopping_snapshot; /* all ranks agreed to */
+    bool moving;                      /* all ranks agreed that buckets move after this step */
 };
 
 /* Seconds of the monotonic clock. */
@@ -117,6 +122,12 @@ int wrk_train_wait(struct wrk_trainer *trainer, uint64_t ticket);
 /* One step: rows, forward and backward, push, and, where due, the all-reduce and the dense update.
  * *reduced_p: ranks are at a common boundary. Collective. */
 int wrk_train_step(struct wrk_trainer *trainer, bool *reduced_p);
+
+/* Waits for the pushes of every step up to `step`. */
+int wrk_train_retire(struct wrk_trainer *trainer, uint64_t step);
+
+/* Waits for all rows that are asked for; the steps that need them find them there. */
+int wrk_train_receive(struct wrk_trainer *trainer);
 
 /* Waits for every push that is under way. */
 int wrk_train_drain(struct wrk_trainer *trainer);
@@ -158,6 +169,21 @@ int wrk_train_resume_verdicts(struct wrk_trainer *trainer);
 /* The figures of the model that the job ends with, by both ways of reading, the job's own last; the
  * snapshot of the best epoch is committed. Collective. */
 int wrk_train_final_evaluation(struct wrk_trainer *trainer);
+
+/* ---- train_owners.c ---- */
+
+/* Rank 0. */
+int wrk_train_create_mover(struct wrk_trainer *trainer);
+
+/* True on rank 0 when buckets are ready to move, and no snapshot is wanted or written. */
+bool wrk_train_may_move(struct wrk_trainer *trainer);
+
+/* All ranks agreed that buckets move after the steps done. Collective. */
+int wrk_train_move(struct wrk_trainer *trainer);
+
+/* Brings what has begun to move to its end, for those who need rows to be in one place each: a
+ * snapshot of the steps done, the end of training. Collective. */
+int wrk_train_settle(struct wrk_trainer *trainer);
 
 /* ---- train.c ---- */
 

@@ -80,8 +80,8 @@ static int pull_up_to(struct wrk_trainer *t, uint64_t step)
     return CLU_OK;
 }
 
-/* waits for the pushes of every step up to `step` and gives their slots back */
-static int retire_up_to(struct wrk_trainer *t, uint64_t step)
+/* and gives their slots back */
+int wrk_train_retire(struct wrk_trainer *t, uint64_t step)
 {
     while (t->retired < step) {
         struct wrk_feed_slot *slot = *slot_of(t, t->retired + 1);
@@ -94,13 +94,27 @@ static int retire_up_to(struct wrk_trainer *t, uint64_t step)
     return CLU_OK;
 }
 
+/* rows of a step */
+static int receive(struct wrk_trainer *t, struct wrk_feed_slot *slot)
+{
+    int status = slot->pull_ticket ? wrk_train_wait(t, slot->pull_ticket) : CLU_OK;
+    if (!status)
+        slot->pull_ticket = 0;
+    return status;
+}
+
+int wrk_train_receive(struct wrk_trainer *t)
+{
+    int status = CLU_OK;
+    for (uint64_t step = t->done + 1; step <= t->pulled && !status; step++)
+        status = receive(t, *slot_of(t, step));
+    return status;
+}
+
 int wrk_train_drain(struct wrk_trainer *t)
 {
-    int status = retire_up_to(t, t->done);
-    /* steps whose rows were asked for, but which will not be computed */
-    for (uint64_t step = t->done + 1; step <= t->pulled && !status; step++)
-        status = wrk_train_wait(t, (*slot_of(t, step))->pull_ticket);
-    return status;
+    int status = wrk_train_retire(t, t->done);
+    return status ? status : wrk_train_receive(t); /* what will not be computed */
 }
 
 static int grow_floats(float **array, size_t *capacity, size_t wanted)
@@ -176,6 +190,7 @@ static void take_extras(struct wrk_trainer *t)
     t->samples_done += (uint64_t)extras[WRK_EXTRA_SAMPLES];
     t->stopping = extras[WRK_EXTRA_STOP] > 0;
     t->stopping_snapshot = extras[WRK_EXTRA_STOP_SNAPSHOT] > 0;
+    t->moving = extras[WRK_EXTRA_MOVE] > 0;
 }
 
 /* what the client measured since the last time: small numbers, which a float holds exactly */
@@ -196,6 +211,7 @@ static int reduce(struct wrk_trainer *t)
     memset(extras, 0, (size_t)t->dense.n_extras * sizeof(float));
     t->local[WRK_EXTRA_STOP] = t->stop_ordered;
     t->local[WRK_EXTRA_STOP_SNAPSHOT] = t->stop_snapshot;
+    t->local[WRK_EXTRA_MOVE] = wrk_train_may_move(t);
     memcpy(extras, t->local, sizeof(t->local));
     extras[WRK_N_EXTRAS + t->rank] = (float)t->local_compute;
     int status = wrk_dense_update(&t->dense, t->mpi, t->done, t->since_reduce);
@@ -217,11 +233,13 @@ int wrk_train_step(struct wrk_trainer *t, bool *reduced_p)
         return status;
     struct wrk_feed_slot *slot = *slot_of(t, step);
     double fed = wrk_train_clock();
-    status = wrk_train_wait(t, slot->pull_ticket);
+    status = receive(t, slot);
     double pulled = wrk_train_clock();
     if (!status)
         status = compute(t, slot);
     double computed = wrk_train_clock();
+    if (!status && t->mover)
+        status = wrk_mover_finish(t->mover); /* before anything of this step is applied */
     if (!status)
         status = push(t, slot);
     if (status)
@@ -235,7 +253,7 @@ int wrk_train_step(struct wrk_trainer *t, bool *reduced_p)
     t->since_reduce++;
     status = pull_up_to(t, step + 1 + (uint64_t)t->n_ahead); /* (T1) */
     if (!status && step > 1 + (uint64_t)t->n_ahead)
-        status = retire_up_to(t, step - 1 - (uint64_t)t->n_ahead); /* (T2) */
+        status = wrk_train_retire(t, step - 1 - (uint64_t)t->n_ahead); /* (T2) */
     if (status)
         return status;
     bool reduce_now = !t->dense.pending || step % (uint64_t)t->job.dense_every == 0 ||

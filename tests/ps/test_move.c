@@ -315,7 +315,7 @@ struct world {
     struct rig_batch batch[N_RANKS][STEPS + 4];
     uint64_t pull[N_RANKS][STEPS + 4], push[N_RANKS][STEPS + 4];
     float rows[N_RANKS][STEPS + 4][RIG_N_TABLES][64 * 16]; /* as pulled */
-    uint64_t pulled, digest;
+    uint64_t pulled, digest, n_pushed;
 };
 
 /* shards 0 and 1 own everything, 2 and 3 nothing yet */
@@ -445,6 +445,7 @@ static void run_world(struct world *w, int64_t staleness, const char *durability
     w->digest = rig_digest(&w->rig, w->client[0], STEPS + 1);
     CU_ASSERT_EQUAL(psv_client_counter(w->client[0], "rows", &n_rows), 0);
     CU_ASSERT_EQUAL(psv_client_counter(w->client[0], "rows_moved_out", &n_out), 0);
+    CU_ASSERT_EQUAL(psv_client_counter(w->client[0], "rows_pushed", &w->n_pushed), 0);
     CU_ASSERT(moves_too ? n_out > n_rows : n_out == 0);
     close_world(w);
 }
@@ -457,6 +458,7 @@ static void test_rows_do_not_show_that_their_buckets_moved(void)
         run_world(calm, staleness, durability, false);
         run_world(moved, staleness, durability, true);
         CU_ASSERT_EQUAL(calm->digest, moved->digest);
+        CU_ASSERT_EQUAL(calm->n_pushed, moved->n_pushed);
         /* this test waits for every push, so each pull sees all there may be to see */
         if (staleness == 0)
             CU_ASSERT(!memcmp(calm->rows, moved->rows, sizeof(calm->rows)));
@@ -470,6 +472,7 @@ static void test_without_a_bound_buckets_move_too(void)
     struct world *calm = malloc(sizeof(*calm)), *moved = malloc(sizeof(*moved));
     run_world(calm, -1, "log", false);
     run_world(moved, -1, "log", true);
+    CU_ASSERT_EQUAL(calm->n_pushed, moved->n_pushed); /* each once */
     free(calm);
     free(moved);
 }
