@@ -87,12 +87,12 @@ enum {
 
 MDL_INLINE mdl_vec mdl_vec_relu(mdl_vec x)
 {
-    return mdl_max(x, mdl_splat(0));
+    return mdl_max(mdl_splat(0), x);
 }
 
 MDL_INLINE mdl_real mdl_scalar_relu(mdl_real x)
 {
-    return x > 0 ? x : 0;
+    return 0 > x ? 0 : x;
 }
 
 #define mdl_panel4_relu       mdl_vec_relu
@@ -119,7 +119,7 @@ typedef mdl_real mdl_half_at __attribute__((vector_size(32), aligned(sizeof(mdl_
 MDL_INLINE mdl_half mdl_panel_half_relu(mdl_half x)
 {
     for (int i = 0; i < MDL_LANES / 2; i++)
-        x[i] = x[i] > 0 ? x[i] : 0;
+        x[i] = 0 > x[i] ? 0 : x[i];
     return x;
 }
 

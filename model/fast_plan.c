@@ -135,7 +135,7 @@ static void take_small_room(struct mdl_small_room *room, struct mdl_arena *arena
                             int max_rows, int max_groups)
 {
     size_t d = (size_t)f->d, rows = (size_t)max_rows, groups = (size_t)max_groups;
-    size_t scores = (size_t)mdl_padded(f->h * f->M * f->M);
+    size_t scores = (size_t)f->M * (size_t)mdl_padded(f->h * f->M);
     room->max_rows = max_rows;
     room->max_groups = max_groups;
     room->phi = REAL(rows * MDL_TIME_FEATURES);
@@ -149,7 +149,7 @@ static void take_small_room(struct mdl_small_room *room, struct mdl_arena *arena
     room->R = REAL(rows * d);
     room->D = REAL(rows * d);
     room->dF = REAL(rows * 2 * d);
-    room->scores = REAL(2 * scores);
+    room->scores = REAL(scores);
     room->pair = MDL_TAKE(arena, rows, int);
     room->offset = MDL_TAKE(arena, groups + 1, int);
 }
@@ -185,7 +185,7 @@ static void take_room(struct mdl_room *room, struct mdl_arena *arena, const stru
     room->dSeq = REAL(MDL_CHUNK_ROWS * d);
     for (int i = 0; i < MDL_TILE_SAMPLES; i++)
         take_item_room(&room->item[i], arena, f);
-    take_kept(&room->gen_kept, arena, tile, d, (size_t)f->h * f->M);
+    take_kept(&room->gen_kept, arena, tile, d, (size_t)mdl_padded(f->h * f->M));
     room->W_oG = REAL(d * d);
     room->P = REAL(d * d);
     room->R = REAL(H * d);
@@ -244,7 +244,8 @@ void mdl_fast_take(struct mdl_fast *fast, struct mdl_arena *arena, const struct 
     set_sizes(f, config, batch);
     take_prepared(f, arena);
     take_seqs(f, arena);
-    take_kept(&f->act_kept, arena, (size_t)f->n_tokens, (size_t)f->d, (size_t)f->h * f->M);
+    take_kept(&f->act_kept, arena, (size_t)f->n_tokens, (size_t)f->d,
+              (size_t)mdl_padded(f->h * f->M));
     f->d_seq_item = REAL((size_t)batch->n_seqs * f->f);
     f->d_target = REAL((size_t)batch->n_samples * f->f);
     f->d_user = REAL((size_t)batch->n_samples * f->u);
@@ -270,7 +271,8 @@ void mdl_fast_take_reading(struct mdl_fast *fast, struct mdl_arena *arena,
     for (int t = 0; t < f->n_threads; t++) {
         struct mdl_room *room = &f->room[t];
         take_small_room(&room->act, arena, f, &f->act.context, MDL_CHUNK_ROWS, MDL_CHUNK_ROWS);
-        take_kept(&room->act_kept, arena, MDL_CHUNK_ROWS, (size_t)f->d, (size_t)f->h * f->M);
+        take_kept(&room->act_kept, arena, MDL_CHUNK_ROWS, (size_t)f->d,
+                  (size_t)mdl_padded(f->h * f->M));
         room->Z = REAL((size_t)MDL_CHUNK_ROWS * (f->d + f->f));
     }
 }

@@ -111,7 +111,7 @@ struct mdl_slice {
 
 /* What forward keeps of rows that went through a CAM. */
 struct mdl_kept {
-    mdl_real *A;            /* act, gen: row r's group starts at r * h * M */
+    mdl_real *A;            /* act, gen: row r's group starts at r * padded(h * M) */
     mdl_real *norm1, *inv1; /* [n, d], [n] */
     mdl_real *F;            /* [n, 2d] */
     mdl_real *norm2, *inv2; /* [n, d], [n] */
@@ -129,7 +129,7 @@ struct mdl_small_room {
     mdl_real *dctx;      /* [groups, d_c] */
     mdl_real *N, *R, *D; /* [rows, d] */
     mdl_real *dF;        /* [rows, 2d] */
-    mdl_real *scores;    /* [h, M, M], padded; twice */
+    mdl_real *scores;    /* [M, padded(h M)] */
     int *pair;           /* [rows] row of the pair table */
     int *offset;         /* [groups + 1] */
 };

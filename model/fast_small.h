@@ -6,7 +6,9 @@
  * gradients go the way back: summed by row of the table, then through the maps once per step.
  *
  *     (S1) rows of a room's XQKV are X | Q | K | V; after the context is added X is U
- *     (S2) a group's attention is kept at A + (its first row) * h * M, as [h, L, L]
+ *     (S2) a group's attention is kept at A + (its first row) * padded(h * M), as [L, R]: A[j][r]
+ *          is what row r = n L + i (head n, position i) gives to position j, R = padded(h L). So
+ *          the softmax of a vector of rows is a handful of vertical instructions
  *     (S3) past the causal end A is exactly 0
  */
 #ifndef MODEL_FAST_SMALL_H
@@ -72,81 +74,116 @@ MDL_STATIC void mdl_small_tokens(const struct mdl_fast *f, const struct mdl_smal
                                  const int *pair, const mdl_real *phi, int first, int cols,
                                  mdl_real *out, ptrdiff_t ldo)
 {
+    enum { VECTORS = MDL_PAD / MDL_LANES };
     int d = f->d;
-    const mdl_real *times = small->image + (size_t)(f->C + f->M) * 4 * d;
-    for (int i = 0; i < n; i++)
-        memcpy(out + i * ldo, small->pair + (size_t)pair[i] * 4 * d + first,
-               (size_t)cols * sizeof(mdl_real));
-    mdl_mul(n, cols, MDL_TIME_FEATURES, phi, MDL_TIME_FEATURES, 1, times + first, 4 * d, NULL,
-            MDL_ADD, out, ldo);
-}
-
-/* Scores [h, L, L] = X_i . Y_j per head, rows of x and y ld apart, d_h a constant where this is
- * inlined */
-MDL_INLINE void mdl_small_dots(int L, int h, const int d_h, const mdl_real *x, const mdl_real *y,
-                               ptrdiff_t ld, ptrdiff_t ldx, mdl_real *scores)
-{
-    for (int n = 0; n < h; n++)
-        for (int i = 0; i < L; i++)
-            for (int j = 0; j < L; j++)
-                scores[(n * L + i) * L + j] =
-                    mdl_dot(d_h, x + i * ldx + n * d_h, y + j * ld + n * d_h);
-}
-
-/* A [h, L, L] = softmax of scores, which are overwritten; lanes past the end of scores may be
- * touched */
-MDL_INLINE void mdl_small_softmax(int L, int h, int causal, mdl_real *scores, mdl_real *A)
-{
-    int rows = h * L;
-    for (int r = 0; r < rows; r++) {
-        mdl_real *s = scores + r * L, max = s[0];
-        int allowed = causal ? r % L + 1 : L;
-        for (int j = 1; j < allowed; j++)
-            max = s[j] > max ? s[j] : max;
-        for (int j = 0; j < L; j++)
-            s[j] = j < allowed ? s[j] - max : (mdl_real)-1e30; /* (S3) */
-    }
-    for (int k = 0; k < rows * L; k += MDL_LANES)
-        mdl_store(scores + k, mdl_exp(mdl_load(scores + k)));
-    for (int r = 0; r < rows; r++) {
-        const mdl_real *s = scores + r * L;
-        mdl_real sum = 0;
-        for (int j = 0; j < L; j++)
-            sum += s[j];
-        sum = 1 / sum;
-        for (int j = 0; j < L; j++)
-            A[r * L + j] = s[j] * sum;
+    const mdl_real *times = small->image + (size_t)(f->C + f->M) * 4 * d + first;
+    for (int i = 0; i < n; i++, out += ldo, phi += MDL_TIME_FEATURES) {
+        const mdl_real *from = small->pair + (size_t)pair[i] * 4 * d + first;
+        for (int k = 0; k < cols; k += MDL_PAD) { /* d is a multiple of it */
+            mdl_vec sum[VECTORS];
+            _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) sum[v] =
+                mdl_load(from + k + v * MDL_LANES);
+            _Pragma("GCC unroll 9") for (int p = 0; p < MDL_TIME_FEATURES; p++)
+            {
+                _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) sum[v] +=
+                    phi[p] * mdl_load(times + (ptrdiff_t)p * 4 * d + k + v * MDL_LANES);
+            }
+            _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++)
+                mdl_store(out + k + v * MDL_LANES, sum[v]);
+        }
     }
 }
 
-/* out rows (ldo apart) = gate of the head times sum_j A[i][j] v_j; transposed: A[j][i] */
+/* S [L, R] (S2): for each row r = (head n, position i) and each j the product X_i . Y_j of head n;
+ * rows of x and y ldx and ldy apart; d_h a constant where this is inlined. */
+MDL_INLINE void mdl_small_dots(int L, int h, const int d_h, const mdl_real *x, ptrdiff_t ldx,
+                               const mdl_real *y, ptrdiff_t ldy, mdl_real *S)
+{
+    int rows = h * L, R = mdl_padded(rows);
+    for (int first = 0; first < R; first += MDL_LANES) {
+        for (int j = 0; j < L; j++) {
+            mdl_real *to = S + (ptrdiff_t)j * R + first;
+            if (d_h % MDL_LANES == 0) {
+                mdl_vec v[MDL_LANES];
+                int n = first / L, i = first % L;
+                _Pragma("GCC unroll 16") for (int t = 0; t < MDL_LANES; t++)
+                {
+                    v[t] = mdl_splat(0);
+                    if (first + t < rows)
+                        for (int k = n * d_h; k < (n + 1) * d_h; k += MDL_LANES)
+                            v[t] += mdl_load(x + i * ldx + k) * mdl_load(y + j * ldy + k);
+                    n += ++i == L;
+                    i = i == L ? 0 : i;
+                }
+                mdl_store(to, mdl_sum_each(v));
+                continue;
+            }
+            for (int t = 0; t < MDL_LANES; t++) {
+                int r = first + t, n = r / L, i = r % L;
+                to[t] = r < rows ? mdl_dot(d_h, x + i * ldx + n * d_h, y + j * ldy + n * d_h) : 0;
+            }
+        }
+    }
+}
+
+/* A [L, R] = softmax over j of S, whose places past the causal end are overwritten */
+MDL_INLINE void mdl_small_softmax(int L, int h, int causal, mdl_real *S, mdl_real *A)
+{
+    int R = mdl_padded(h * L);
+    for (int j = 1; j < L && causal; j++)
+        for (int r = 0; r < h * L; r++)
+            if (r % L < j)
+                S[j * R + r] = (mdl_real)-1e30; /* (S3) */
+    for (int r = 0; r < R; r += MDL_LANES) {
+        mdl_vec max = mdl_load(S + r), sum = mdl_splat(0);
+        for (int j = 1; j < L; j++)
+            max = mdl_max(max, mdl_load(S + j * R + r));
+        for (int j = 0; j < L; j++) {
+            mdl_vec e = mdl_exp(mdl_load(S + j * R + r) - max);
+            mdl_store(A + j * R + r, e);
+            sum += e;
+        }
+        mdl_vec scale = 1 / sum;
+        for (int j = 0; j < L; j++)
+            mdl_store(A + j * R + r, mdl_load(A + j * R + r) * scale);
+    }
+}
+
+/* out rows (ldo apart): of position i, sum_j A[j][i] v_j per head; transposed: of j, sum_i A[j][i]
+ * v_i. Unless gated is NULL, its rows (ldg apart) are those of out times the head's g. */
 MDL_INLINE void mdl_small_mix(int L, int h, const int d_h, const mdl_real *A, int transposed,
-                              const mdl_real *v, ptrdiff_t ldv, mdl_real *out, ptrdiff_t ldo)
+                              const mdl_real *v, ptrdiff_t ldv, mdl_real *out, ptrdiff_t ldo,
+                              const mdl_real *g, mdl_real *gated, ptrdiff_t ldg)
 {
+    int R = mdl_padded(h * L), step = transposed ? 1 : R;
     for (int n = 0; n < h; n++) {
         for (int i = 0; i < L; i++) {
-            mdl_real *to = out + i * ldo + n * d_h;
-            const mdl_real *a = A + n * L * L + (transposed ? i : i * L);
-            int step = transposed ? L : 1;
+            ptrdiff_t to = n * d_h;
+            const mdl_real *a = A + n * L + (transposed ? i * R : i);
             if (d_h % MDL_LANES == 0) {
                 for (int k = 0; k < d_h; k += MDL_LANES) {
                     mdl_vec sum = mdl_splat(0);
                     for (int j = 0; j < L; j++)
-                        sum += a[j * step] * mdl_load(v + j * ldv + n * d_h + k);
-                    mdl_store(to + k, sum);
+                        sum += a[j * step] * mdl_load(v + j * ldv + to + k);
+                    mdl_store(out + i * ldo + to + k, sum);
+                    if (gated)
+                        mdl_store(gated + i * ldg + to + k, sum * g[n]);
                 }
                 continue;
             }
             for (int k = 0; k < d_h; k++)
-                to[k] = 0;
+                out[i * ldo + to + k] = 0;
             for (int j = 0; j < L; j++)
-                mdl_axpy(d_h, a[j * step], v + j * ldv + n * d_h, to);
+                mdl_axpy(d_h, a[j * step], v + j * ldv + to, out + i * ldo + to);
+            for (int k = 0; k < d_h && gated; k++)
+                gated[i * ldg + to + k] = out[i * ldo + to + k] * g[n];
         }
     }
 }
 
 /* rows of x times the head's gate, in place */
-MDL_INLINE void mdl_small_gate(int L, int h, int d_h, const mdl_real *g, mdl_real *x, ptrdiff_t ld)
+MDL_INLINE void mdl_small_gate(int L, int h, const int d_h, const mdl_real *g, mdl_real *x,
+                               ptrdiff_t ld)
 {
     for (int i = 0; i < L; i++)
         for (int n = 0; n < h; n++)
@@ -161,35 +198,60 @@ struct mdl_small_group {
     mdl_real *A;               /* (S2) */
 };
 
-/* A and G [L, d] of one group */
-MDL_INLINE void mdl_small_attend(const struct mdl_small_group *s, const int d_h, mdl_real *scores,
-                                 mdl_real *G)
+/* A and the gated mix G [L, d] of one group; N [L, d]: the mix before the gate */
+MDL_INLINE void mdl_small_attend(const struct mdl_small_group *s, const int d_h, mdl_real *S,
+                                 mdl_real *N, mdl_real *G)
 {
-    int d = s->d;
     if (s->L == 1) { /* nothing to choose from */
         for (int n = 0; n < s->h; n++)
             s->A[n] = 1;
-        memcpy(G, s->V, (size_t)d * sizeof(mdl_real));
     } else {
-        mdl_small_dots(s->L, s->h, d_h, s->Q, s->K, 4 * d, 4 * d, scores);
-        mdl_small_softmax(s->L, s->h, s->causal, scores, s->A);
-        mdl_small_mix(s->L, s->h, d_h, s->A, 0, s->V, 4 * d, G, d);
+        mdl_small_dots(s->L, s->h, d_h, s->Q, 4 * s->d, s->K, 4 * s->d, S);
+        mdl_small_softmax(s->L, s->h, s->causal, S, s->A);
     }
-    mdl_small_gate(s->L, s->h, d_h, s->g, G, d);
+    mdl_small_mix(s->L, s->h, d_h, s->A, 0, s->V, 4 * s->d, N, s->d, s->g, G, s->d);
 }
 
-/* From dG [L, d] (overwritten): dQ, dK, dV (rows 4d apart) and dg [h]. N: the mix before the gate.
- * */
+/* dg [h] = the sums of dG . N over the rows of a head */
+MDL_INLINE void mdl_small_gate_backward(const struct mdl_small_group *s, const int d_h,
+                                        const mdl_real *N, const mdl_real *dG, mdl_real *dg)
+{
+    for (int n = 0; n < s->h; n++) {
+        mdl_vec sum = mdl_splat(0);
+        dg[n] = 0;
+        for (int i = 0; i < s->L; i++) {
+            ptrdiff_t at = (ptrdiff_t)i * s->d + n * d_h;
+            if (d_h % MDL_LANES == 0)
+                for (int k = 0; k < d_h; k += MDL_LANES)
+                    sum += mdl_load(dG + at + k) * mdl_load(N + at + k);
+            else
+                dg[n] += mdl_dot(d_h, dG + at, N + at);
+        }
+        dg[n] += mdl_sum(sum);
+    }
+}
+
+/* S [L, R] = dS from dA in its place: A (dA - the row's sum of dA A) */
+MDL_INLINE void mdl_small_softmax_backward(int L, int R, const mdl_real *A, mdl_real *S)
+{
+    for (int r = 0; r < R; r += MDL_LANES) {
+        mdl_vec dot = mdl_splat(0);
+        for (int j = 0; j < L; j++)
+            dot += mdl_load(S + j * R + r) * mdl_load(A + j * R + r);
+        for (int j = 0; j < L; j++)
+            mdl_store(S + j * R + r, mdl_load(A + j * R + r) * (mdl_load(S + j * R + r) - dot));
+    }
+}
+
+/* From dG [L, d] (overwritten): dQ, dK, dV (rows 4d apart), dg [h], and once more the gated mix G.
+ * N [L, d]: room. */
 MDL_INLINE void mdl_small_attend_backward(const struct mdl_small_group *s, const int d_h,
-                                          const mdl_real *N, mdl_real *dG, mdl_real *scores,
+                                          mdl_real *N, mdl_real *G, mdl_real *dG, mdl_real *S,
                                           mdl_real *dQ, mdl_real *dK, mdl_real *dV, mdl_real *dg)
 {
     int L = s->L, h = s->h, d = s->d;
-    for (int n = 0; n < h; n++) {
-        dg[n] = 0;
-        for (int i = 0; i < L; i++)
-            dg[n] += mdl_dot(d_h, dG + i * d + n * d_h, N + i * d + n * d_h);
-    }
+    mdl_small_mix(L, h, d_h, s->A, 0, s->V, 4 * d, N, d, s->g, G, d);
+    mdl_small_gate_backward(s, d_h, N, dG, dg);
     mdl_small_gate(L, h, d_h, s->g, dG, d);
     if (L == 1) {
         memset(dQ, 0, (size_t)d * sizeof(mdl_real));
@@ -197,39 +259,31 @@ MDL_INLINE void mdl_small_attend_backward(const struct mdl_small_group *s, const
         memcpy(dV, dG, (size_t)d * sizeof(mdl_real));
         return;
     }
-    mdl_small_mix(L, h, d_h, s->A, 1, dG, d, dV, 4 * d);
-    mdl_small_dots(L, h, d_h, dG, s->V, 4 * d, d, scores);
-    for (int r = 0; r < h * L; r++) {
-        mdl_real *da = scores + r * L, dot = 0;
-        const mdl_real *a = s->A + r * L;
-        for (int j = 0; j < L; j++)
-            dot += da[j] * a[j];
-        for (int j = 0; j < L; j++)
-            da[j] = a[j] * (da[j] - dot);
-    }
-    mdl_small_mix(L, h, d_h, scores, 0, s->K, 4 * d, dQ, 4 * d);
-    mdl_small_mix(L, h, d_h, scores, 1, s->Q, 4 * d, dK, 4 * d);
+    mdl_small_mix(L, h, d_h, s->A, 1, dG, d, dV, 4 * d, NULL, NULL, 0);
+    mdl_small_dots(L, h, d_h, dG, d, s->V, 4 * d, S);
+    mdl_small_softmax_backward(L, mdl_padded(h * L), s->A, S);
+    mdl_small_mix(L, h, d_h, S, 0, s->K, 4 * d, dQ, 4 * d, NULL, NULL, 0);
+    mdl_small_mix(L, h, d_h, S, 1, s->Q, 4 * d, dK, 4 * d, NULL, NULL, 0);
 }
 
 /* the two above with d_h known to the compiler where it matters */
-MDL_STATIC void mdl_small_attend_any(const struct mdl_small_group *s, int d_h, mdl_real *scores,
-                                     mdl_real *G)
+MDL_STATIC void mdl_small_attend_any(const struct mdl_small_group *s, int d_h, mdl_real *S,
+                                     mdl_real *N, mdl_real *G)
 {
-    if (d_h == MDL_LANES)
-        mdl_small_attend(s, MDL_LANES, scores, G);
+    if (d_h == MDL_PAD)
+        mdl_small_attend(s, MDL_PAD, S, N, G);
     else
-        mdl_small_attend(s, d_h, scores, G);
+        mdl_small_attend(s, d_h, S, N, G);
 }
 
-MDL_STATIC void mdl_small_attend_backward_any(const struct mdl_small_group *s, int d_h,
-                                              const mdl_real *N, mdl_real *dG, mdl_real *scores,
-                                              mdl_real *dQ, mdl_real *dK, mdl_real *dV,
-                                              mdl_real *dg)
+MDL_STATIC void mdl_small_attend_backward_any(const struct mdl_small_group *s, int d_h, mdl_real *N,
+                                              mdl_real *G, mdl_real *dG, mdl_real *S, mdl_real *dQ,
+                                              mdl_real *dK, mdl_real *dV, mdl_real *dg)
 {
-    if (d_h == MDL_LANES)
-        mdl_small_attend_backward(s, MDL_LANES, N, dG, scores, dQ, dK, dV, dg);
+    if (d_h == MDL_PAD)
+        mdl_small_attend_backward(s, MDL_PAD, N, G, dG, S, dQ, dK, dV, dg);
     else
-        mdl_small_attend_backward(s, d_h, N, dG, scores, dQ, dK, dV, dg);
+        mdl_small_attend_backward(s, d_h, N, G, dG, S, dQ, dK, dV, dg);
 }
 
 /* the view of group g of a room, its rows at XQKV */
@@ -248,7 +302,7 @@ MDL_INLINE struct mdl_small_group mdl_small_view(const struct mdl_fast *f,
                                     .K = row + 2 * d,
                                     .V = row + 3 * d,
                                     .g = room->cc + (size_t)g * small->context.wc + 2 * d,
-                                    .A = kept->A + (size_t)first * f->h * f->M};
+                                    .A = kept->A + (size_t)first * mdl_padded(f->h * f->M)};
 }
 
 /* X | Q | K | V of the room's rows with their contexts: room->XQKV, room->cc */
@@ -279,19 +333,11 @@ MDL_STATIC void mdl_small_forward(const struct mdl_fast *f, const struct mdl_sma
     mdl_small_inputs(f, small, room, n_groups, 0);
     for (int g = 0; g < n_groups; g++) {
         struct mdl_small_group s = mdl_small_view(f, small, room, kept, causal, g);
-        mdl_small_attend_any(&s, f->d_h, room->scores, room->N + (size_t)room->offset[g] * d);
+        size_t first = (size_t)room->offset[g] * d;
+        mdl_small_attend_any(&s, f->d_h, room->scores, room->R + first, room->N + first);
     }
     mdl_mul(n, d, d, room->N, d, 1, small->w->W_o, d, NULL, MDL_ADD, room->XQKV, 4 * d);
     mdl_tail_forward(n, d, small->w, room->XQKV, 4 * d, kept, room->R, Y);
-}
-
-/* N of group g, before the gate, from its kept A and V */
-MDL_STATIC void mdl_small_remix(const struct mdl_small_group *s, int d_h, mdl_real *N)
-{
-    if (d_h == MDL_LANES)
-        mdl_small_mix(s->L, s->h, MDL_LANES, s->A, 0, s->V, 4 * s->d, N, s->d);
-    else
-        mdl_small_mix(s->L, s->h, d_h, s->A, 0, s->V, 4 * s->d, N, s->d);
 }
 
 /* Backward of the same sequences, the room filled as for forward, from dY [n, d]: adds to sums; the
@@ -307,19 +353,16 @@ MDL_STATIC void mdl_small_backward(const struct mdl_fast *f, const struct mdl_sm
     /* dX is dS1: the residual is U */
     mdl_tail_backward(n, d, &small->tail, dY, d, kept, room->R, room->dF, room->dXQKV, 4 * d,
                       &sums->tail);
-    /* R now serves for G, dF for dG and, its second half, for N */
+    /* R now serves for G, dF for dG */
     mdl_real *G = room->R, *dG = room->dF, *N = room->N;
     mdl_mul(n, d, d, room->dXQKV, 4 * d, 1, small->tail.W_oT, d, NULL, 0, dG, d);
     for (int g = 0; g < n_groups; g++) {
         struct mdl_small_group s = mdl_small_view(f, small, room, kept, causal, g);
         size_t first = (size_t)room->offset[g];
         mdl_real *D = room->dXQKV + first * 4 * d, *dc = room->dcc + (size_t)g * wc;
-        mdl_small_remix(&s, f->d_h, N + first * d);
-        memcpy(G + first * d, N + first * d, (size_t)s.L * d * sizeof(mdl_real));
-        mdl_small_gate(s.L, h, f->d_h, s.g, G + first * d, d);
         memset(dc, 0, (size_t)wc * sizeof(mdl_real));
-        mdl_small_attend_backward_any(&s, f->d_h, N + first * d, dG + first * d, room->scores,
-                                      D + d, D + 2 * d, D + 3 * d, dc + 2 * d);
+        mdl_small_attend_backward_any(&s, f->d_h, N + first * d, G + first * d, dG + first * d,
+                                      room->scores, D + d, D + 2 * d, D + 3 * d, dc + 2 * d);
         mdl_add_rows(s.L, 2 * d, D, 4 * d, dc);
     }
     mdl_mul(d, d, n, G, 1, d, room->dXQKV, 4 * d, NULL, MDL_ADD, sums->tail.W_o, d);

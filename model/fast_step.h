@@ -77,7 +77,7 @@ MDL_INLINE struct mdl_kept mdl_kept_from(const struct mdl_fast *f, const struct 
                                          size_t row)
 {
     size_t d = (size_t)f->d;
-    return (struct mdl_kept){.A = kept->A + row * (size_t)(f->h * f->M),
+    return (struct mdl_kept){.A = kept->A + row * (size_t)mdl_padded(f->h * f->M),
                              .norm1 = kept->norm1 + row * d,
                              .inv1 = kept->inv1 + row,
                              .F = kept->F + row * 2 * d,

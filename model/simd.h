@@ -11,6 +11,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "model/config.h"
 
@@ -67,15 +70,37 @@ MDL_INLINE mdl_vec mdl_splat(mdl_real x)
     return x - (mdl_vec){0}; /* a scalar beside a vector is repeated; minus 0 keeps even -0 */
 }
 
-/* elementwise a where mask is all ones, else b */
-MDL_INLINE mdl_vec mdl_choose(mdl_mask mask, mdl_vec a, mdl_vec b)
-{
-    return (mdl_vec)((mask & (mdl_mask)a) | (~mask & (mdl_mask)b));
-}
+/* What GCC 12 makes of a choice between vectors in C takes several instructions, and on AVX-512 a
+ * detour through mask registers; so the two that are needed are written out there. */
+#if defined(__AVX512F__) && defined(MDL_DOUBLE)
+#define MDL_512(name) _mm512_##name##_pd
+#elif defined(__AVX512F__)
+#define MDL_512(name) _mm512_##name##_ps
+#endif
 
+/* elementwise a > b ? a : b; a NaN in b stays */
 MDL_INLINE mdl_vec mdl_max(mdl_vec a, mdl_vec b)
 {
-    return mdl_choose(a > b, a, b);
+#ifdef __AVX512F__
+    return MDL_512(max)(a, b);
+#elif defined(__AVX2__) && !defined(MDL_DOUBLE)
+    return _mm256_max_ps(a, b);
+#else
+    mdl_mask mask = a > b;
+    return (mdl_vec)((mask & (mdl_mask)a) | (~mask & (mdl_mask)b));
+#endif
+}
+
+/* v, but 0 where x <= limit */
+MDL_INLINE mdl_vec mdl_drop_up_to(mdl_vec x, mdl_vec limit, mdl_vec v)
+{
+#if defined(__AVX512F__) && defined(MDL_DOUBLE)
+    return _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(x, limit, _CMP_NLE_UQ), v);
+#elif defined(__AVX512F__)
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLE_UQ), v);
+#else
+    return (mdl_vec)(~(x <= limit) & (mdl_mask)v);
+#endif
 }
 
 #ifdef MDL_DOUBLE
@@ -123,6 +148,22 @@ MDL_INLINE mdl_real mdl_sum(mdl_vec v)
 {
     _Pragma("GCC unroll 4") for (int width = MDL_LANES / 2; width > 0; width /= 2) v +=
         mdl_swap(v, width);
+    return v[0];
+}
+
+/* Lane t of the result is the sum of the lanes of v[t], t < MDL_LANES: every level of the tree adds
+ * two vectors' halves into one, so a sum costs three instructions in place of nine. v is used up.
+ */
+MDL_INLINE mdl_vec mdl_sum_each(mdl_vec v[MDL_LANES])
+{
+    const mdl_mask lane = MDL_COUNT;
+    _Pragma("GCC unroll 4") for (int half = MDL_LANES / 2; half > 0; half /= 2)
+    {
+        mdl_mask second = (lane & half) != 0; /* lanes of the second vector */
+        mdl_mask own = lane + (second & MDL_LANES), other = (lane ^ half) + (second & MDL_LANES);
+        _Pragma("GCC unroll 8") for (int t = 0; t < half; t++) v[t] =
+            __builtin_shuffle(v[t], v[t + half], own) + __builtin_shuffle(v[t], v[t + half], other);
+    }
     return v[0];
 }
 

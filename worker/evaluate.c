@@ -14,6 +14,7 @@
 #include "cluster/status.h"
 #include "model/metrics.h"
 #include "model/read.h"
+#include "model/workspace.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -47,20 +48,6 @@ static double now_seconds(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-int wrk_workspace_grow(void **workspace, size_t *size_bytes, size_t wanted)
-{
-    if (wanted <= *size_bytes)
-        return CLU_OK;
-    wanted += wanted / 4;
-    void *larger = NULL;
-    if (posix_memalign(&larger, 64, wanted))
-        return clu_fail(CLU_E_NO_MEMORY, "no memory for a workspace of %zu bytes", wanted);
-    free(*workspace);
-    *workspace = larger;
-    *size_bytes = wanted;
-    return CLU_OK;
 }
 
 int wrk_fetch_batch(const struct wrk_row_source *source, struct wrk_batch *batch)
@@ -172,7 +159,7 @@ static int read_samples(struct run *run, const struct wrk_samples *samples)
     const struct mdl_batch *view = wrk_batch_gather(run->batch);
     status = grow_outputs(run, (size_t)samples->n_samples * (size_t)(run->info->n_actions + 1));
     if (!status)
-        status = wrk_workspace_grow(&run->workspace, &run->workspace_bytes,
+        status = mdl_workspace_grow(&run->workspace, &run->workspace_bytes,
                                     mdl_read_workspace_bytes(options->config, view, run->mode));
     struct mdl_reading reading = {.p = run->p, .time = run->time, .time_literal = run->literal};
     if (!status)

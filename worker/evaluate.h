@@ -85,8 +85,4 @@ void wrk_evaluation_print(const struct wrk_evaluation *evaluation, FILE *stream)
 /* Fetches the rows of a filled batch from a source. */
 int wrk_fetch_batch(const struct wrk_row_source *source, struct wrk_batch *batch);
 
-/* Makes a workspace (aligned to 64 bytes, freed with free) at least wanted bytes large; its content
- * is lost when it grows. */
-int wrk_workspace_grow(void **workspace, size_t *size_bytes, size_t wanted);
-
 #endif

@@ -15,6 +15,7 @@
 #include "cluster/status.h"
 #include "model/a2gen.h"
 #include "model/read.h"
+#include "model/workspace.h"
 #include "worker/batch.h"
 #include "worker/evaluate.h"
 #include "worker/export.h"
@@ -238,7 +239,7 @@ static int score_samples(struct run *run, const struct wrk_samples *samples)
     const struct mdl_batch *view = wrk_batch_gather(run->batch);
     status = grow_outputs(run, (size_t)samples->n_samples);
     if (!status)
-        status = wrk_workspace_grow(&run->workspace, &run->workspace_bytes,
+        status = mdl_workspace_grow(&run->workspace, &run->workspace_bytes,
                                     mdl_read_workspace_bytes(&run->config, view, run->mode));
     struct mdl_reading reading = {
         .p = run->p,

@@ -17,6 +17,7 @@
 
 #include "cluster/log.h"
 #include "cluster/status.h"
+#include "model/workspace.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -140,7 +141,7 @@ static int compute(struct wrk_trainer *t, struct wrk_feed_slot *slot)
         memset(dense, 0, t->dense.n * sizeof(float));
         return CLU_OK;
     }
-    int status = wrk_workspace_grow(&t->workspace, &t->workspace_bytes,
+    int status = mdl_workspace_grow(&t->workspace, &t->workspace_bytes,
                                     mdl_a2gen_workspace_bytes(&t->config, view));
     if (!status)
         status = grow_floats(&t->d_user, &t->d_user_capacity,

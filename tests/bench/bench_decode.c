@@ -13,6 +13,7 @@
 #include "model/a2gen.h"
 #include "model/read.h"
 #include "model/reference.h"
+#include "model/workspace.h"
 #include "tests/bench/bench_train_batch.h"
 
 #include <stdio.h>
@@ -98,7 +99,10 @@ int main(int argc, char **argv)
             size_t bytes = mdl_read_workspace_bytes(&c, &batch.view, mode);
             size_t plain_bytes = mdl_reference_read_workspace_bytes(&c, &batch.view, mode);
             bytes = bytes > plain_bytes ? bytes : plain_bytes;
-            void *workspace = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+            void *workspace = NULL;
+            size_t got = 0;
+            if (mdl_workspace_grow(&workspace, &got, bytes))
+                abort();
             rate(1, &batch, mode, workspace, &reading, 1);
             value[mode][i] = rate(1, &batch, mode, workspace, &reading, tiny ? 1 : 10);
             plain[mode][i] = rate(0, &batch, mode, workspace, &reading, 1);

@@ -19,6 +19,7 @@
 #include "model/a2gen.h"
 #include "model/level.h"
 #include "model/params.h"
+#include "model/workspace.h"
 #include "tests/bench/bench_train_batch.h"
 
 #include <cblas.h>
@@ -80,10 +81,12 @@ struct stepper {
     struct mdl_losses losses;
 };
 
+/* On huge pages where a worker's workspace is: for both sides alike. */
 static void *allocate(size_t size_bytes)
 {
-    void *memory = aligned_alloc(64, (size_bytes + 63) & ~(size_t)63);
-    if (!memory)
+    void *memory = NULL;
+    size_t got = 0;
+    if (mdl_workspace_grow(&memory, &got, size_bytes))
         abort();
     return memory;
 }

@@ -129,6 +129,90 @@ static void test_sums_maxima_and_dots_take_every_lane(void)
     }
 }
 
+static void test_sums_of_many_vectors_at_once(void)
+{
+    uint64_t state = suite_seed();
+    mdl_real x[MDL_LANES * MDL_LANES], sums[MDL_LANES];
+    mdl_vec v[MDL_LANES];
+    fill(&state, x, MDL_LANES * MDL_LANES);
+    for (int t = 0; t < MDL_LANES; t++)
+        v[t] = mdl_load(x + t * MDL_LANES);
+    mdl_store(sums, mdl_sum_each(v));
+    for (int t = 0; t < MDL_LANES; t++) {
+        double sum = 0;
+        for (int i = 0; i < MDL_LANES; i++)
+            sum += (double)x[t * MDL_LANES + i];
+        CU_ASSERT_DOUBLE_EQUAL((double)sums[t], sum, 1e-5);
+    }
+}
+
+/* LayerNorm forward and backward at every width of up to six vectors, beside the definitions: rows
+ * that fit into registers take another way than others */
+static void test_layer_norm_is_its_definition_at_every_width(void)
+{
+    enum { ROWS = 5, WIDEST = 6 * MDL_PAD };
+    static mdl_real x[ROWS * WIDEST], add[WIDEST], w[WIDEST], b[WIDEST], norm[ROWS * WIDEST],
+        inv[ROWS], y[ROWS * WIDEST], dy[ROWS * WIDEST], dx[ROWS * WIDEST], sums[3][WIDEST];
+    uint64_t state = suite_seed();
+    for (int d = MDL_PAD; d <= WIDEST; d += MDL_PAD) {
+        fill(&state, x, ROWS * WIDEST);
+        fill(&state, add, WIDEST);
+        fill(&state, w, WIDEST);
+        fill(&state, b, WIDEST);
+        fill(&state, dy, ROWS * WIDEST);
+        memset(sums, 0, sizeof(sums));
+        mdl_norm_rows(ROWS, d, x, d, add, w, b, norm, inv, y);
+        mdl_norm_rows_backward(ROWS, d, dy, d, w, norm, inv, dx, d, sums[0], sums[1], sums[2]);
+        double worst = 0, total[3] = {0}, expected[3] = {0};
+        for (int i = 0; i < ROWS; i++) {
+            double mean = 0, variance = 0, along = 0, level = 0;
+            for (int k = 0; k < d; k++)
+                mean += ((double)x[i * d + k] + (double)add[k]) / d;
+            for (int k = 0; k < d; k++)
+                variance += pow((double)x[i * d + k] + (double)add[k] - mean, 2) / d;
+            double scale = 1 / sqrt(variance + 1e-5);
+            for (int k = 0; k < d; k++) {
+                double n = ((double)x[i * d + k] + (double)add[k] - mean) * scale;
+                level += (double)dy[i * d + k] * (double)w[k] / d;
+                along += (double)dy[i * d + k] * (double)w[k] * n / d;
+                worst = fmax(worst, fabs(n * (double)w[k] + (double)b[k] - (double)y[i * d + k]));
+            }
+            for (int k = 0; k < d; k++) {
+                double n = ((double)x[i * d + k] + (double)add[k] - mean) * scale;
+                double g = (double)dy[i * d + k];
+                double want = scale * (g * (double)w[k] - level - n * along);
+                worst = fmax(worst, fabs(want - (double)dx[i * d + k]));
+                expected[0] += g * n * (k + 1);
+                expected[1] += g * (k + 1);
+                expected[2] += want * (k + 1);
+            }
+        }
+        for (int k = 0; k < d; k++)
+            for (int s = 0; s < 3; s++)
+                total[s] += (double)sums[s][k] * (k + 1);
+        CU_ASSERT(worst <= 2e-5);
+        for (int s = 0; s < 3; s++)
+            CU_ASSERT_DOUBLE_EQUAL(total[s] / d, expected[s] / d, 1e-3);
+    }
+}
+
+/* a gradient that is not a number must arrive where it is looked for, not become 0 on the way */
+static void test_what_is_not_a_number_stays_so(void)
+{
+    mdl_real x[MDL_PAD], y[MDL_PAD], sum[MDL_PAD] = {0};
+    for (int i = 0; i < MDL_PAD; i++)
+        x[i] = y[i] = (mdl_real)NAN;
+    CU_ASSERT(isnan(mdl_vec_relu(mdl_load(x))[0]));
+    CU_ASSERT(isnan(mdl_scalar_relu(x[0])));
+    mdl_exp_row(x, MDL_PAD);
+    CU_ASSERT(isnan(x[0]));
+    x[0] = 3;
+    mdl_relu_rows_backward(1, MDL_PAD, y, x, sum);
+    CU_ASSERT_EQUAL(x[0], 3);
+    CU_ASSERT(isnan(sum[1]));
+}
+
 SUITE("model.kernels", T(test_the_product_is_right_for_any_shape_and_stride),
       T(test_exp_is_within_two_ulp_and_zero_far_down), T(test_softmax_leaves_out_what_is_masked),
-      T(test_sums_maxima_and_dots_take_every_lane))
+      T(test_sums_maxima_and_dots_take_every_lane), T(test_sums_of_many_vectors_at_once),
+      T(test_layer_norm_is_its_definition_at_every_width), T(test_what_is_not_a_number_stays_so))
