@@ -84,6 +84,7 @@ static const struct field report_fields[] = {
     INT(clu_report, "kind", kind, CLU_REPORT_READY, CLU_REPORT_SETTLED),
     U64(clu_report, "step", step),
     U64(clu_report, "steps", n_steps),
+    U64(clu_report, "base", base_step),
     INT(clu_report, "st", status, MIN_STATUS, 0),
     TEXT(clu_report, "text", text),
     U64(clu_report, "owners", owners),

@@ -99,7 +99,8 @@ enum clu_report_kind {
     CLU_REPORT_EVALUATED, /* rank 0: figures of an evaluation at step */
     CLU_REPORT_PART,      /* anyone: files written (and fsynced) for the snapshot of step */
     CLU_REPORT_SNAPSHOT,  /* rank 0: all parts of step are written: commit. Carries rank 0's own
-                             files; answered by order COMMITTED. status != 0: it failed, drop it */
+                             files and figures (rows, bytes, seconds); answered by order
+                             COMMITTED. status != 0: it failed, drop it */
     CLU_REPORT_FINISHED,  /* rank 0: the last step is done and its snapshot committed */
     CLU_REPORT_STATE,     /* anyone, now and then: figures of this process (rows, bytes, waits) */
     CLU_REPORT_MOVED,   /* rank 0: from the step after `step` on the buckets belong to shard_of, as
@@ -115,7 +116,8 @@ enum clu_report_kind {
 struct clu_report {
     enum clu_report_kind kind;
     uint64_t step;
-    uint64_t n_steps; /* PROGRESS: steps the job will have, 0 unknown */
+    uint64_t n_steps;   /* PROGRESS: steps the job will have, 0 unknown */
+    uint64_t base_step; /* SNAPSHOT: the snapshot that its rows are a delta upon; 0: full */
     int status;
     char text[CLU_TEXT_BYTES];
     uint64_t owners;                  /* MOVED, else 0 */

@@ -285,15 +285,18 @@ static int take_manifest(json_t *root, struct clu_manifest *manifest)
     return status;
 }
 
-/* The text is the one that was written: its checksum says so. */
+/* The text is the one that was written: its checksum says so, digit by digit. */
 static int check_text(const char *path, char *text, size_t size, uint64_t *checksum_p)
 {
-    char digits[SUM_DIGITS + 1] = {0}, *sum = strlen(text) == size ? find_sum(text) : NULL;
+    char found[SUM_DIGITS + 1] = {0}, expected[SUM_DIGITS + 1] = {0};
+    char *sum = strlen(text) == size ? find_sum(text) : NULL;
     if (sum) {
-        memcpy(digits, sum, SUM_DIGITS);
+        memcpy(found, sum, SUM_DIGITS);
         memcpy(sum, no_sum, SUM_DIGITS);
+        *checksum_p = clu_hash_bytes(text, size);
+        snprintf(expected, sizeof(expected), "%016" PRIx64, *checksum_p);
     }
-    if (!sum || take_hex(digits, checksum_p) || *checksum_p != clu_hash_bytes(text, size))
+    if (!sum || memcmp(found, expected, SUM_DIGITS) != 0)
         return clu_fail(CLU_E_CORRUPT, "%s: its checksum does not agree with its text", path);
     return CLU_OK;
 }

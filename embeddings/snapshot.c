@@ -332,7 +332,7 @@ void emb_snapshot_reader_widen(struct emb_snapshot_reader *r, const void *value,
     row_p->state = r->state;
 }
 
-int emb_snapshot_reader_buckets(struct emb_snapshot_reader *r, uint8_t buckets_p[EMB_BUCKET_BYTES])
+int emb_snapshot_reader_totals(struct emb_snapshot_reader *r, struct emb_snapshot_totals *totals_p)
 {
     char end[EMB_SNAPSHOT_BLOCK + EMB_SNAPSHOT_END];
     if (r->file_bytes < r->at + sizeof(end))
@@ -345,7 +345,10 @@ int emb_snapshot_reader_buckets(struct emb_snapshot_reader *r, uint8_t buckets_p
         get_u64(end + 24) != clu_hash_bytes(end + EMB_SNAPSHOT_BLOCK, EMB_SNAPSHOT_END))
         return clu_fail(CLU_E_CORRUPT, "%s: its last %zu bytes are no end block", r->path,
                         sizeof(end));
-    memcpy(buckets_p, end + EMB_SNAPSHOT_BLOCK + 24, EMB_BUCKET_BYTES);
+    totals_p->n_rows = get_u64(end + EMB_SNAPSHOT_BLOCK);
+    totals_p->n_tombstones = get_u64(end + EMB_SNAPSHOT_BLOCK + 8);
+    totals_p->n_candidates = get_u64(end + EMB_SNAPSHOT_BLOCK + 16);
+    memcpy(totals_p->buckets, end + EMB_SNAPSHOT_BLOCK + 24, EMB_BUCKET_BYTES);
     return CLU_OK;
 }
 

@@ -68,11 +68,17 @@ const struct emb_snapshot_info *emb_snapshot_reader_info(const struct emb_snapsh
  * once the end block has been found and agrees. Candidates are passed over. */
 int emb_snapshot_reader_next(struct emb_snapshot_reader *reader, struct emb_row *row_p);
 
-/* The buckets that the file has entries of, as the end block says: whoever needs others need not
- * read it. CORRUPT. */
 enum { EMB_BUCKET_BYTES = 512 };
-int emb_snapshot_reader_buckets(struct emb_snapshot_reader *reader,
-                                uint8_t buckets_p[EMB_BUCKET_BYTES]);
+
+/* What the end block says of a file. Whoever needs none of its buckets need not read it. */
+struct emb_snapshot_totals {
+    uint64_t n_rows, n_tombstones, n_candidates;
+    uint8_t buckets[EMB_BUCKET_BYTES];
+};
+
+/* Reads the end block alone, before the entries. CORRUPT. */
+int emb_snapshot_reader_totals(struct emb_snapshot_reader *reader,
+                               struct emb_snapshot_totals *totals_p);
 
 void emb_snapshot_reader_close(struct emb_snapshot_reader *reader);
 

@@ -157,10 +157,10 @@ static int check_bases(const struct emb_snapshot_merge *m)
 /* Closes a file that has nothing that is wanted. */
 static int pass_over(const struct emb_snapshot_merge *m, struct source *s)
 {
-    uint8_t buckets[EMB_BUCKET_BYTES];
-    int status = emb_snapshot_reader_buckets(s->reader, buckets);
+    struct emb_snapshot_totals totals;
+    int status = emb_snapshot_reader_totals(s->reader, &totals);
     for (int i = 0; i < EMB_BUCKET_BYTES && !status; i++)
-        if (buckets[i] & m->buckets[i])
+        if (totals.buckets[i] & m->buckets[i])
             return CLU_OK;
     if (!status) {
         emb_snapshot_reader_close(s->reader);

@@ -7,6 +7,7 @@
 #define PS_SHARD_INTERNAL_H
 
 #include "cluster/hash.h"
+#include "cluster/job.h"
 #include "embeddings/shard.h"
 #include "ps/gate.h"
 #include "ps/merge.h"
@@ -27,7 +28,8 @@ enum {
 };
 
 struct psv_finished {
-    uint64_t step;
+    uint64_t step; /* of the one finished; the one under way is of base_step */
+    uint64_t base_step;
     char path[512]; /* as answered: relative to the snapshot's folder */
     struct emb_snapshot_result result;
     bool done;
@@ -124,7 +126,9 @@ void psv_shard_answer_move(struct psv_shard *shard, struct psv_request *request)
 /* A slice of what is being listed or forgotten; true while there is more. */
 bool psv_shard_advance_moves(struct psv_shard *shard);
 
-/* A folder below the job's snapshots, without a way out of it. */
-bool psv_shard_may_write(const struct psv_shard *shard, const char *dir);
+/* Where a snapshot request wants its files, below the job's snapshots and without a way out of them
+ * (DENIED), and the step that they are a delta upon; 0: full. */
+int psv_shard_snapshot_wish(const struct psv_shard *shard, const struct psv_request *request,
+                            char folder_p[CLU_PATH_BYTES], uint64_t *base_step_p);
 
 #endif

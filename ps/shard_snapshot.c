@@ -9,6 +9,7 @@
 #include "cluster/status.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void psv_shard_answer_snapshot(struct psv_shard *shard, const struct psv_request *request)
@@ -26,29 +27,44 @@ void psv_shard_answer_snapshot(struct psv_shard *shard, const struct psv_request
     clu_packer_fini(&packer);
 }
 
-/* A folder below the root, without a way out of it. */
-bool psv_shard_may_write(const struct psv_shard *shard, const char *dir)
+int psv_shard_snapshot_wish(const struct psv_shard *shard, const struct psv_request *request,
+                            char folder_p[CLU_PATH_BYTES], uint64_t *base_step_p)
 {
     const char *root = shard->options.snapshot_root;
-    size_t size = strlen(dir);
-    if (strstr(dir, "/../") || !size || (size >= 3 && !strcmp(dir + size - 3, "/..")))
-        return false;
-    return !root || (!strncmp(dir, root, strlen(root)) && dir[strlen(root)] == '/');
+    const size_t size = strcspn(request->text, "\n");
+    char *end = NULL;
+    *base_step_p = request->text[size] ? strtoull(request->text + size + 1, &end, 10) : 0;
+    if (size == 0 || size >= CLU_PATH_BYTES || (end && (*end || !*base_step_p)))
+        return CLU_E_DENIED;
+    memcpy(folder_p, request->text, size);
+    folder_p[size] = '\0';
+    if (strstr(folder_p, "/../") || (size >= 3 && !strcmp(folder_p + size - 3, "/..")) ||
+        (root && (strncmp(folder_p, root, strlen(root)) != 0 || folder_p[strlen(root)] != '/')))
+        return CLU_E_DENIED;
+    return 0;
 }
 
+/* Whoever asks for a delta says that its base is committed: the word to this shard may be late. */
 static int start_writing(struct psv_shard *shard, const struct psv_request *request)
 {
-    char rows[1100], path[1200], *name = shard->finished.path;
-    int status = clu_path_join(rows, sizeof(rows), request->text, "rows");
+    char folder[CLU_PATH_BYTES], rows[1100], path[1200], *name = shard->finished.path;
+    uint64_t base_step;
+    int status = psv_shard_snapshot_wish(shard, request, folder, &base_step);
+    if (!status)
+        status = clu_path_join(rows, sizeof(rows), folder, "rows");
     if (!status)
         status = clu_mkdirs(rows);
     snprintf(name, sizeof(shard->finished.path), "rows/shard-%04d.rows", shard->options.number);
     if (!status)
-        status = clu_path_join(path, sizeof(path), request->text, name);
+        status = clu_path_join(path, sizeof(path), folder, name);
     if (!status)
         status = clu_remove_tree(path); /* left by a try that a crash ended */
+    if (!status && base_step)
+        status = emb_shard_snapshot_confirm(shard->rows, base_step);
     if (!status)
-        status = emb_shard_snapshot_begin(shard->rows, EMB_SNAPSHOT_FULL, request->step, path);
+        status = emb_shard_snapshot_begin(
+            shard->rows, base_step ? EMB_SNAPSHOT_DELTA : EMB_SNAPSHOT_FULL, request->step, path);
+    shard->finished.base_step = base_step;
     return status;
 }
 
@@ -65,7 +81,9 @@ void psv_shard_begin_snapshot(struct psv_shard *shard)
         shard->finished.done = false;
         int status = start_writing(shard, request);
         if (status) {
-            psv_shard_reply(shard, request, status, "the snapshot could not be begun");
+            psv_shard_reply(shard, request, status,
+                            status == CLU_E_NOT_FOUND ? "the base of this delta is not held here"
+                                                      : "the snapshot could not be begun");
             psv_request_free(request);
         } else {
             shard->snapshot = request;

@@ -76,6 +76,7 @@ static void start_commit(struct schd_scheduler *s, uint64_t step)
         .job_id = view.job_id,
         .generation = view.generation,
         .step = step,
+        .base_step = s->files_step == step ? s->files_base : 0,
         .time_ms = schd_wall_ms(),
         .n_servers = (int)s->job->servers,
         .n_shards = schd_coordinator_map(s->coordinator)->n_shards,
@@ -103,7 +104,7 @@ static void finish_commit(struct schd_scheduler *s)
     if (!s->commit_inline)
         pthread_join(s->commit, NULL);
     s->commit_inline = s->commit_running = false;
-    schd_event_snapshot(s, s->committing.step, s->commit_status);
+    schd_event_snapshot(s, s->committing.step, s->committing.base_step, s->commit_status);
     schd_coordinator_committed(s->coordinator, schd_now_ms(), s->committing.step, s->commit_status);
     clu_manifest_fini(&s->committing);
 }
@@ -111,12 +112,18 @@ static void finish_commit(struct schd_scheduler *s)
 /* Remembers files of a snapshot under way. */
 static void take_files(struct schd_scheduler *s, const struct clu_report *report)
 {
-    if (report->n_files == 0)
+    if (report->kind != CLU_REPORT_SNAPSHOT && report->n_files == 0)
         return;
     if (report->step != s->files_step) {
         forget_files(s);
         s->files_step = report->step;
     }
+    if (report->kind == CLU_REPORT_SNAPSHOT) {
+        s->files_base = report->base_step;
+        s->snapshot_figures = report->figures;
+    }
+    if (report->n_files == 0)
+        return;
     void *grown = realloc(s->files, (size_t)(s->n_files + report->n_files) * sizeof(s->files[0]));
     if (!grown)
         return; /* unreported files are read and summed by the commit */

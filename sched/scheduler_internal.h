@@ -40,8 +40,9 @@ struct schd_scheduler {
     char command[4096];
     size_t command_bytes;
 
-    /* files reported for the snapshot of files_step */
-    uint64_t files_step;
+    /* reported for the snapshot of files_step: its files, its base, and what it cost */
+    uint64_t files_step, files_base;
+    struct clu_figures snapshot_figures;
     int n_files;
     struct clu_manifest_file *files;
 
@@ -72,7 +73,7 @@ void schd_event_alive(struct schd_scheduler *s);
 void schd_event_phase(struct schd_scheduler *s, const struct schd_view *view);
 void schd_event_figures(struct schd_scheduler *s, enum clu_role role, int rank,
                         const struct clu_report *report);
-void schd_event_snapshot(struct schd_scheduler *s, uint64_t step, int status);
+void schd_event_snapshot(struct schd_scheduler *s, uint64_t step, uint64_t base_step, int status);
 void schd_event_recovered(struct schd_scheduler *s, const char *resume, uint64_t step);
 void schd_event_reshape(struct schd_scheduler *s, int servers);
 void schd_event_end(struct schd_scheduler *s, int status, const char *text);

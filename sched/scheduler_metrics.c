@@ -111,6 +111,9 @@ char *schd_metrics_text(struct schd_scheduler *s)
           out);
     print_figures(out, "progress", "", view.progress);
     print_staleness(out, view.progress);
+    fputs("# HELP sluice_snapshot figures of the last snapshot\n# TYPE sluice_snapshot untyped\n",
+          out);
+    print_figures(out, "snapshot", "", &s->snapshot_figures);
     fputs("# HELP sluice_evaluation figures of the last evaluation\n"
           "# TYPE sluice_evaluation untyped\n",
           out);

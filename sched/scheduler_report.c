@@ -69,14 +69,17 @@ void schd_event_figures(struct schd_scheduler *s, enum clu_role role, int rank,
                       figures_json(&report->figures)));
 }
 
-void schd_event_snapshot(struct schd_scheduler *s, uint64_t step, int status)
+void schd_event_snapshot(struct schd_scheduler *s, uint64_t step, uint64_t base_step, int status)
 {
     fprintf(s->metrics_file,
-            "{\"time_ms\":%" PRId64 ",\"kind\":\"snapshot\",\"step\":%" PRIu64 ",\"status\":%d}\n",
-            schd_wall_ms(), step, status);
+            "{\"time_ms\":%" PRId64 ",\"kind\":\"snapshot\",\"step\":%" PRIu64
+            ",\"base_step\":%" PRIu64 ",\"status\":%d%s",
+            schd_wall_ms(), step, base_step, status, s->snapshot_figures.n ? "," : "");
+    clu_figures_print_json(&s->snapshot_figures, s->metrics_file);
+    fputs("}\n", s->metrics_file);
     fflush(s->metrics_file);
-    emit(s, json_pack("{s:s, s:I, s:i}", "event", "snapshot", "step", (json_int_t)step, "status",
-                      status));
+    emit(s, json_pack("{s:s, s:I, s:I, s:i}", "event", "snapshot", "step", (json_int_t)step,
+                      "base_step", (json_int_t)base_step, "status", status));
 }
 
 void schd_event_recovered(struct schd_scheduler *s, const char *resume, uint64_t step)
@@ -142,16 +145,16 @@ char *schd_status_json(struct schd_scheduler *s)
                                         "text", event->text));
     }
     json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:s, s:o, s:o, s:o, s:o}", "phase",
-        schd_phase_name(view.phase), "endpoint", s->endpoint, "generation",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:o}",
+        "phase", schd_phase_name(view.phase), "endpoint", s->endpoint, "generation",
         (json_int_t)view.generation, "step", (json_int_t)view.step, "n_steps",
         (json_int_t)view.n_steps, "snapshot_step", (json_int_t)view.snapshot_step,
         "snapshot_under_way", view.snapshot_under_way, "stopping", view.stopping, "uptime_ms",
         (json_int_t)(now - s->started_ms), "malformed_messages",
         (json_int_t)clu_control_n_malformed(s->control), "denied_connections",
         (json_int_t)clu_transport_denied(s->transport), "text", view.text, "progress",
-        figures_json(view.progress), "evaluation", figures_json(view.evaluation), "members",
-        members, "events", events);
+        figures_json(view.progress), "evaluation", figures_json(view.evaluation), "snapshot",
+        figures_json(&s->snapshot_figures), "members", members, "events", events);
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     json_decref(root);
     return text;

@@ -188,42 +188,124 @@ static int count_rows(const char *folder, struct wrk_manifest *manifest)
     return status == CLU_E_NOT_FOUND ? CLU_OK : status;
 }
 
-static void print_snapshot(const char *folder, const struct wrk_state *state,
-                           const struct wrk_manifest *model, const struct clu_manifest *files,
-                           bool verify, FILE *stream)
+/* what one link of a chain adds: rows written, rows buried, bytes under rows/ */
+struct link_figures {
+    uint64_t n_rows, n_tombstones, row_bytes;
+};
+
+static int measure_link(const struct clu_snapshot_link *link, struct link_figures *figures)
 {
-    uint64_t size = 0;
-    for (int i = 0; i < files->n_files; i++)
-        size += files->files[i].size_bytes;
-    fprintf(stream, "snapshot   %s%s\n", folder, verify ? ", checksums right" : "");
+    const struct clu_snapshot alone = {1, (struct clu_snapshot_link *)link};
+    const char **paths;
+    size_t n;
+    int status = clu_snapshot_row_files(&alone, &paths, &n);
+    if (status)
+        return status;
+    *figures = (struct link_figures){.row_bytes = clu_manifest_bytes(&link->manifest, "rows/")};
+    for (size_t i = 0; i < n && !status; i++) {
+        struct emb_snapshot_reader *reader = NULL;
+        struct emb_snapshot_totals totals;
+        status = emb_snapshot_reader_open(paths[i], &reader);
+        if (!status)
+            status = emb_snapshot_reader_totals(reader, &totals);
+        if (!status) {
+            figures->n_rows += totals.n_rows;
+            figures->n_tombstones += totals.n_tombstones;
+        }
+        emb_snapshot_reader_close(reader);
+    }
+    free(paths);
+    return status;
+}
+
+struct described {
+    struct clu_snapshot chain;
+    struct link_figures *links; /* [chain.n_links] */
+    struct wrk_manifest model;
+    struct wrk_state state;
+};
+
+static void print_links(const struct described *d, FILE *stream)
+{
+    const size_t n = d->chain.n_links;
+    uint64_t bytes = 0;
+    if (n == 1)
+        fprintf(stream, "kind       full\n");
+    else
+        fprintf(stream,
+                "kind       delta upon step %" PRIu64 "; restored from %zu snapshots, the first "
+                "full:\n",
+                d->chain.links[n - 1].manifest.base_step, n);
+    for (size_t i = 0; i < n; i++) {
+        const struct clu_manifest *manifest = &d->chain.links[i].manifest;
+        bytes += clu_manifest_bytes(manifest, "");
+        if (n > 1)
+            fprintf(stream,
+                    "link       step %" PRIu64 ": %" PRIu64 " rows written, %" PRIu64
+                    " gone, %" PRIu64 " bytes\n",
+                    manifest->step, d->links[i].n_rows, d->links[i].n_tombstones,
+                    d->links[i].row_bytes);
+    }
+    fprintf(stream, "files      %d, %" PRIu64 " bytes", d->chain.links[n - 1].manifest.n_files,
+            clu_manifest_bytes(&d->chain.links[n - 1].manifest, ""));
+    if (n > 1)
+        fprintf(stream, "; with those below it %" PRIu64, bytes);
+    fputc('\n', stream);
+}
+
+static void print_snapshot(const struct described *d, bool verify, FILE *stream)
+{
+    const struct clu_snapshot_link *top = &d->chain.links[d->chain.n_links - 1];
+    fprintf(stream, "snapshot   %s%s\n", top->folder, verify ? ", checksums right" : "");
     fprintf(stream,
             "step       %" PRIu64 ", next batch %" PRIu64 " of epoch %" PRIu64 ", %" PRIu64
             " samples done\n",
-            state->step, state->batch, state->epoch, state->samples_done);
+            d->state.step, d->state.batch, d->state.epoch, d->state.samples_done);
     fprintf(stream, "written by %d servers, %d shards, %d workers; life %" PRIu64 " of the job\n",
-            files->n_servers, files->n_shards, files->n_workers, files->generation);
-    print_manifest(model, stream);
-    for (int t = 0; t < model->n_tables; t++)
-        fprintf(stream, "table      %s: %" PRIu64 " rows of %d\n", model->table[t].name,
-                model->table[t].count, model->table[t].dim);
-    fprintf(stream, "files      %d, %" PRIu64 " bytes\n", files->n_files, size);
+            top->manifest.n_servers, top->manifest.n_shards, top->manifest.n_workers,
+            top->manifest.generation);
+    print_manifest(&d->model, stream);
+    for (int t = 0; t < d->model.n_tables; t++)
+        fprintf(stream, "table      %s: %" PRIu64 " rows of %d\n", d->model.table[t].name,
+                d->model.table[t].count, d->model.table[t].dim);
+    print_links(d, stream);
 }
 
-static int print_snapshot_json(const char *folder, const struct wrk_state *state,
-                               const struct wrk_manifest *model, const struct clu_manifest *files,
-                               FILE *stream)
+static json_t *links_json(const struct described *d)
 {
-    json_t *list = json_array();
+    json_t *links = json_array();
+    for (size_t i = 0; links && i < d->chain.n_links; i++) {
+        const struct clu_manifest *manifest = &d->chain.links[i].manifest;
+        json_array_append_new(links, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "folder",
+                                               d->chain.links[i].folder, "step",
+                                               (json_int_t)manifest->step, "base_step",
+                                               (json_int_t)manifest->base_step, "rows",
+                                               (json_int_t)d->links[i].n_rows, "tombstones",
+                                               (json_int_t)d->links[i].n_tombstones, "row_bytes",
+                                               (json_int_t)d->links[i].row_bytes));
+    }
+    return links;
+}
+
+static int print_snapshot_json(const struct described *d, FILE *stream)
+{
+    const struct clu_snapshot_link *top = &d->chain.links[d->chain.n_links - 1];
+    const struct clu_manifest *files = &top->manifest;
+    json_t *list = json_array(), *tables = json_object();
     for (int i = 0; list && i < files->n_files; i++)
         json_array_append_new(list, json_pack("{s:s, s:I}", "path", files->files[i].path, "size",
                                               (json_int_t)files->files[i].size_bytes));
+    for (int t = 0; tables && t < d->model.n_tables; t++)
+        json_object_set_new(tables, d->model.table[t].name,
+                            json_integer((json_int_t)d->model.table[t].count));
     json_t *object = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:o, s:o}", "kind", "snapshot",
-        "folder", folder, "step", (json_int_t)state->step, "epoch", (json_int_t)state->epoch,
-        "batch", (json_int_t)state->batch, "samples_done", (json_int_t)state->samples_done,
-        "servers", files->n_servers, "shards", files->n_shards, "workers", files->n_workers,
-        "generation", (json_int_t)files->generation, "model", wrk_manifest_to_json(model), "files",
-        list);
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:o, s:o, s:o, s:o}", "kind",
+        "snapshot", "folder", top->folder, "step", (json_int_t)d->state.step, "base_step",
+        (json_int_t)files->base_step, "epoch", (json_int_t)d->state.epoch, "batch",
+        (json_int_t)d->state.batch, "samples_done", (json_int_t)d->state.samples_done, "servers",
+        files->n_servers, "shards", files->n_shards, "workers", files->n_workers, "generation",
+        (json_int_t)files->generation, "model", wrk_manifest_to_json(&d->model), "rows", tables,
+        "links", links_json(d), "files", list);
     int failed = !object || json_dumpf(object, stream, JSON_COMPACT) || fputc('\n', stream) == EOF;
     json_decref(object);
     return failed ? clu_fail(CLU_E_IO, "the description cannot be written") : CLU_OK;
@@ -232,28 +314,32 @@ static int print_snapshot_json(const char *folder, const struct wrk_state *state
 static int describe_snapshot(const char *path, bool verify, bool json, FILE *stream)
 {
     char folder[CLU_PATH_BYTES];
+    struct described d = {0};
     int status = clu_snapshot_resolve(path, folder);
+    if (!status)
+        status = clu_snapshot_open(folder, &d.chain);
     if (status)
         return status;
-    struct clu_manifest files;
-    struct wrk_manifest model = {0};
-    struct wrk_state state;
-    status = clu_manifest_load(folder, &files);
-    if (status)
-        return status;
-    status = clu_manifest_verify(folder, &files, verify);
+    d.links = calloc(d.chain.n_links, sizeof(*d.links));
+    if (!d.links)
+        status = clu_fail(CLU_E_NO_MEMORY, "no memory to describe %s", folder);
     if (!status)
-        status = wrk_state_position(folder, &state);
+        status = clu_snapshot_verify(&d.chain, verify);
+    for (size_t i = 0; i < d.chain.n_links && !status; i++)
+        status = measure_link(&d.chain.links[i], &d.links[i]);
     if (!status)
-        status = wrk_state_manifest(folder, &model);
+        status = wrk_state_position(folder, &d.state);
     if (!status)
-        status = count_rows(folder, &model);
+        status = wrk_state_manifest(folder, &d.model);
+    if (!status)
+        status = count_rows(folder, &d.model);
     if (!status && json)
-        status = print_snapshot_json(folder, &state, &model, &files, stream);
+        status = print_snapshot_json(&d, stream);
     else if (!status)
-        print_snapshot(folder, &state, &model, &files, verify, stream);
-    wrk_manifest_fini(&model);
-    clu_manifest_fini(&files);
+        print_snapshot(&d, verify, stream);
+    wrk_manifest_fini(&d.model);
+    clu_snapshot_fini(&d.chain);
+    free(d.links);
     return status;
 }
 

@@ -288,8 +288,9 @@ static int prepare(struct wrk_trainer *t, const struct wrk_train_options *option
 
 /* ---- training ---- */
 
-/* begins a snapshot of the steps done. Rank 0 */
-static int begin_snapshot(struct wrk_trainer *t)
+/* begins a snapshot of the steps done; full: with all rows, as it is after a change of the map, and
+ * for the last of a job that is done, which so needs no other. Rank 0 */
+static int begin_snapshot(struct wrk_trainer *t, bool full)
 {
     struct wrk_state state = {
         .step = t->done,
@@ -300,8 +301,10 @@ static int begin_snapshot(struct wrk_trainer *t)
         .stopping = t->verdicts,
     };
     wrk_dense_state(&t->dense, &state);
-    int status = wrk_snapshotter_begin(t->snapshotter, &state);
+    int status =
+        wrk_snapshotter_begin(t->snapshotter, &state, full || t->map_version != t->snapshot_map);
     if (!status) {
+        t->snapshot_map = t->map_version;
         t->snapshot_last = t->done;
         t->snapshot_wish = 0;
     }
@@ -328,7 +331,7 @@ int wrk_train_snapshot_now(struct wrk_trainer *t)
         int status = wrk_train_orders(t);
         if (!status && t->rank == 0 && !wrk_snapshotter_busy(t->snapshotter)) {
             if (t->snapshot_last != t->done)
-                status = begin_snapshot(t);
+                status = begin_snapshot(t, false);
             begun = 1;
         }
         if (!status)
@@ -341,8 +344,21 @@ int wrk_train_snapshot_now(struct wrk_trainer *t)
     return CLU_OK;
 }
 
-/* between two steps, where all ranks stand at the same place */
-static int boundary(struct wrk_trainer *t, uint64_t before)
+/* Notes how long a step took that began at `begun`, all ranks' waits included; beside: a snapshot
+ * was under way. Beginning one is part of it, an evaluation is not. Rank 0 */
+static void note_step(struct wrk_trainer *t, double begun, bool beside)
+{
+    double seconds = wrk_train_clock() - begun;
+    if (seconds > t->interval.longest)
+        t->interval.longest = seconds;
+    if ((beside || wrk_snapshotter_busy(t->snapshotter)) && seconds > t->longest_beside) {
+        t->longest_beside = seconds;
+        t->longest_beside_step = t->done;
+    }
+}
+
+/* between two steps, where all ranks stand at the same place; begun, beside: as for note_step */
+static int boundary(struct wrk_trainer *t, uint64_t before, double begun, bool beside)
 {
     int status = t->moving && !t->stopping ? wrk_train_move(t) : CLU_OK;
     if (!status && t->mover)
@@ -352,19 +368,23 @@ static int boundary(struct wrk_trainer *t, uint64_t before)
     bool judge = wrk_train_is_judged(t, t->done) && !t->stopping;
     bool evaluate =
         passed(before, t->done, t->job.eval_every) && t->done != t->last_step && !t->stopping;
+    double judging = wrk_train_clock();
     if (!status && t->mover && (judge || evaluate))
         status = wrk_mover_finish(t->mover); /* every rank asks by the new owners */
     if (!status && judge)
         status = wrk_train_judge(t);
+    begun += wrk_train_clock() - judging;
     if (!status && t->rank == 0) {
         bool due = passed(before, t->done, t->job.snapshot_every) ||
-                   (t->snapshot_wish && t->done >= t->snapshot_wish);
+                   (t->snapshot_wish && t->done >= t->snapshot_wish) ||
+                   wrk_snapshotter_wants_full(t->snapshotter);
         if (due && t->done != t->last_step && t->done != t->snapshot_last && !t->stopping) {
             if (wrk_snapshotter_busy(t->snapshotter) || wrk_mover_is_busy(t->mover))
                 t->snapshot_wish = t->done + 1; /* as soon as what is under way is done */
             else
-                status = begin_snapshot(t);
+                status = begin_snapshot(t, false);
         }
+        note_step(t, begun, beside);
     }
     if (!status && evaluate && t->done != t->verdicts.judged) {
         struct wrk_train_model model = wrk_train_current(t);
@@ -381,12 +401,13 @@ static int train(struct wrk_trainer *t)
     if (resumed)
         return resumed;
     while (t->done < t->last_step && !t->stopping) {
-        bool reduced;
+        bool reduced, beside = t->rank == 0 && wrk_snapshotter_busy(t->snapshotter);
+        double begun = wrk_train_clock();
         int status = wrk_train_orders(t);
         if (!status)
             status = wrk_train_step(t, &reduced);
         if (!status && reduced) {
-            status = boundary(t, before);
+            status = boundary(t, before, begun, beside);
             before = t->done;
         }
         if (status)
@@ -411,7 +432,7 @@ static int follow_snapshot(struct wrk_trainer *t, bool *begun_p, bool *done_p)
     if (wrk_snapshotter_busy(t->snapshotter))
         return CLU_OK;
     int status = wrk_snapshotter_status(t->snapshotter, &committed);
-    if (*begun_p) {
+    if (*begun_p && !wrk_snapshotter_wants_full(t->snapshotter)) {
         *done_p = true;
         return status ? clu_fail(status, "the final snapshot failed") : CLU_OK;
     }
@@ -420,7 +441,7 @@ static int follow_snapshot(struct wrk_trainer *t, bool *begun_p, bool *done_p)
         *done_p = true; /* the last step's is there already */
         return CLU_OK;
     }
-    return begin_snapshot(t);
+    return begin_snapshot(t, !t->stopping);
 }
 
 /* Waits for the final snapshot. Collective: see the head of this file. */
@@ -457,7 +478,7 @@ static int finish(struct wrk_trainer *t)
         return status ? status : CLU_E_INTERRUPTED;
     }
     if (t->rank == 0 && !wrk_snapshotter_busy(t->snapshotter) && t->snapshot_last != t->done) {
-        status = begin_snapshot(t); /* written beside the evaluation */
+        status = begin_snapshot(t, true); /* written beside the evaluation */
         begun = !status;
     }
     if (!status && t->verdicts.best_step && t->verdicts.best_step != t->done) {

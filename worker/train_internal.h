@@ -53,6 +53,7 @@ struct wrk_interval {
     double compute_max; /* of the rank that computed longest, and which */
     int slowest;
     uint64_t n_steps;
+    double longest; /* step, seconds */
 };
 
 struct wrk_trainer {
@@ -104,6 +105,9 @@ struct wrk_trainer {
     struct wrk_stopping verdicts;     /* on the epochs so far; the same on every rank */
     uint64_t snapshot_wish;           /* rank 0: take one at a step >= this; 0: none */
     uint64_t snapshot_last;           /* rank 0: step of the last one begun */
+    double longest_beside;            /* rank 0: longest step while a snapshot was under way */
+    uint64_t longest_beside_step;     /* and which it was */
+    uint64_t snapshot_map;            /* rank 0: version of the map it was taken with */
     bool stop_ordered, stop_snapshot; /* this rank was told to stop */
     bool stopping, stopping_snapshot; /* all ranks agreed to */
     bool moving;                      /* all ranks agreed that buckets move after this step */

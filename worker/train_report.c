@@ -31,6 +31,11 @@ static void put_interval(const struct wrk_trainer *t, double seconds, struct clu
     clu_figures_put(figures, "pull_wait_seconds", sums[WRK_EXTRA_WAIT] / t->n_ranks);
     clu_figures_put(figures, "pull_wait_share", sums[WRK_EXTRA_WAIT] / rank_seconds);
     clu_figures_put(figures, "data_wait_share", sums[WRK_EXTRA_FEED] / rank_seconds);
+    clu_figures_put(figures, "longest_step_seconds", t->interval.longest);
+    if (t->longest_beside > 0) {
+        clu_figures_put(figures, "snapshot_longest_step_seconds", t->longest_beside);
+        clu_figures_put(figures, "snapshot_longest_step", (double)t->longest_beside_step);
+    }
     clu_figures_put(figures, "slowest_rank", t->interval.slowest);
     clu_figures_put(figures, "slowest_rank_seconds", t->interval.compute_max);
 }

@@ -8,10 +8,12 @@
  */
 #include "worker/train_snapshot.h"
 
+#include "cluster/chain.h"
 #include "cluster/file.h"
 #include "cluster/log.h"
 #include "cluster/snapshot.h"
 #include "cluster/status.h"
+#include "worker/train_internal.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -33,6 +35,9 @@ struct wrk_snapshotter {
     enum phase phase;
     uint64_t step, committed_step;
     int status;
+    struct clu_chain_plan plan;
+    uint64_t base_step, bytes; /* of the one under way: what it is upon, and its rows */
+    double began;
 };
 
 int wrk_snapshotter_create(const struct wrk_snapshotter_options *options,
@@ -46,6 +51,7 @@ int wrk_snapshotter_create(const struct wrk_snapshotter_options *options,
         return clu_fail(CLU_E_NO_MEMORY, "no memory for snapshots");
     }
     s->options = *options;
+    s->plan.full_every = options->job->snapshot_full_every;
     pthread_mutex_init(&s->lock, NULL);
     int status = clu_snapshot_root(options->job->out, s->root);
     if (status) {
@@ -81,6 +87,15 @@ bool wrk_snapshotter_busy(struct wrk_snapshotter *s)
     return busy;
 }
 
+bool wrk_snapshotter_wants_full(struct wrk_snapshotter *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool wants = s->phase == IDLE && (s->status == CLU_E_NOT_FOUND || s->status == CLU_E_CORRUPT) &&
+                 s->base_step;
+    pthread_mutex_unlock(&s->lock);
+    return wants;
+}
+
 static void add_file(struct clu_report *report, const char *name, uint64_t size, uint64_t checksum)
 {
     if (report->n_files == CLU_MAX_PART_FILES)
@@ -113,13 +128,18 @@ static void report_end(struct wrk_snapshotter *s, struct clu_report *report, int
 {
     report->kind = CLU_REPORT_SNAPSHOT;
     report->step = s->state.step;
+    report->base_step = s->base_step;
     report->status = status;
+    clu_figures_put(&report->figures, "snapshot_bytes", (double)s->bytes);
+    clu_figures_put(&report->figures, "snapshot_seconds", wrk_train_clock() - s->began);
     if (status)
         snprintf(report->text, sizeof(report->text), "snapshot of step %" PRIu64 ": %s",
                  s->state.step, clu_status_text(status));
     pthread_mutex_lock(&s->lock);
     s->phase = status ? IDLE : REPORTED;
     s->status = status;
+    if (status)
+        clu_chain_failed(&s->plan, status);
     pthread_mutex_unlock(&s->lock);
     clu_member_report(s->options.member, report);
 }
@@ -133,9 +153,14 @@ static int write_parts(struct wrk_snapshotter *s, struct clu_report *report)
     int n_files = 0;
     /* waited for even after a failure: a ticket lives until then, and shards still write */
     int rows = psv_client_wait_snapshot(s->options.client, s->ticket, -1, &files, &n_files);
-    for (int i = 0; i < n_files && !rows; i++)
+    double n_rows = 0;
+    for (int i = 0; i < n_files && !rows; i++) {
         add_file(report, files[i].name, files[i].size_bytes, files[i].checksum);
+        s->bytes += files[i].size_bytes;
+        n_rows += (double)files[i].n_rows;
+    }
     free(files);
+    clu_figures_put(&report->figures, "snapshot_rows", n_rows);
     return status ? status : rows;
 }
 
@@ -171,14 +196,18 @@ static void copy_state(struct wrk_snapshotter *s, const struct wrk_state *state)
         memcpy(s->state.average, state->average, n * sizeof(float));
 }
 
-int wrk_snapshotter_begin(struct wrk_snapshotter *s, const struct wrk_state *state)
+int wrk_snapshotter_begin(struct wrk_snapshotter *s, const struct wrk_state *state, bool full)
 {
     if (wrk_snapshotter_busy(s))
         return CLU_E_AGAIN;
     join(s);
+    s->base_step = full ? 0 : clu_chain_next(&s->plan);
+    s->bytes = 0;
+    s->began = wrk_train_clock();
     int status = clu_snapshot_begin(s->root, state->step, s->folder);
     if (!status)
-        status = psv_client_snapshot(s->options.client, state->step, s->folder, &s->ticket);
+        status = psv_client_snapshot(s->options.client, state->step, s->base_step, s->folder,
+                                     &s->ticket);
     if (status)
         return status;
     copy_state(s, state);
@@ -201,8 +230,12 @@ void wrk_snapshotter_committed(struct wrk_snapshotter *s, uint64_t step, int sta
     if (s->phase == REPORTED && s->step == step) {
         s->phase = IDLE;
         s->status = status;
-        if (!status)
+        if (status) {
+            clu_chain_failed(&s->plan, status);
+        } else {
             s->committed_step = step;
+            clu_chain_committed(&s->plan, step, s->base_step, s->bytes);
+        }
     }
     pthread_mutex_unlock(&s->lock);
     if (!status) /* servers need not hold older states any longer */

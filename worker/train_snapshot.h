@@ -6,7 +6,9 @@
  * begin runs on the training thread at a step boundary, between the push of step t and that of t +
  * 1: it copies the dense state, makes the folder and asks every shard for its rows as of t. A
  * thread then writes the dense files, waits for the shards and reports all parts to the scheduler,
- * which commits. One snapshot at a time. Threads: the training thread, beside the writer's own.
+ * which commits. Full or delta is decided here, once for all shards; shards and scheduler refuse a
+ * delta whose base they do not have, and then the next is full. One snapshot at a time. Threads:
+ * the training thread, beside the writer's own.
  */
 #ifndef WORKER_TRAIN_SNAPSHOT_H
 #define WORKER_TRAIN_SNAPSHOT_H
@@ -39,9 +41,14 @@ void wrk_snapshotter_free(struct wrk_snapshotter *snapshotter);
 /* True from begin until the snapshot is committed or has failed. */
 bool wrk_snapshotter_busy(struct wrk_snapshotter *snapshotter);
 
-/* Begins the snapshot of state->step. state is copied. Errors: CLU_E_AGAIN while busy; I/O codes,
- * after which the snapshotter is idle. */
-int wrk_snapshotter_begin(struct wrk_snapshotter *snapshotter, const struct wrk_state *state);
+/* Begins the snapshot of state->step. state is copied. Its rows are those that changed since the
+ * one before, or all: when the plan says so (cluster/chain.h) or full is set. Errors: CLU_E_AGAIN
+ * while busy; I/O codes, after which the snapshotter is idle. */
+int wrk_snapshotter_begin(struct wrk_snapshotter *snapshotter, const struct wrk_state *state,
+                          bool full);
+
+/* True when the last one failed because of what it was a delta upon: a full one is due now. */
+bool wrk_snapshotter_wants_full(struct wrk_snapshotter *snapshotter);
 
 /* The scheduler's word on a step's snapshot: order COMMITTED. */
 void wrk_snapshotter_committed(struct wrk_snapshotter *snapshotter, uint64_t step, int status);

@@ -339,7 +339,7 @@ static void test_damage_in_any_file_of_any_link_falls_back_to_the_newest_whole_c
             }
 }
 
-static void test_any_byte_of_a_manifest_that_changes_is_noticed(void)
+static void test_any_bit_of_a_manifest_that_changes_is_noticed(void)
 {
     char path[CLU_PATH_BYTES], folder[CLU_PATH_BYTES], *text;
     size_t size;
@@ -349,11 +349,11 @@ static void test_any_byte_of_a_manifest_that_changes_is_noticed(void)
     clu_snapshot_folder(root, 30, false, folder);
     clu_path_join(path, sizeof(path), folder, "manifest.json");
     CU_ASSERT_EQUAL_FATAL(clu_file_read_all(path, 1 << 20, &text, &size), CLU_OK);
-    for (size_t i = 0; i < size; i++) {
-        text[i] ^= (char)(1 << i % 7);
+    for (size_t i = 0; i < 8 * size; i++) { /* every bit */
+        text[i / 8] ^= (char)(1 << i % 8);
         CU_ASSERT_EQUAL(clu_file_write_atomic(path, text, size), CLU_OK);
         CU_ASSERT_EQUAL(clu_manifest_load(folder, &manifest), CLU_E_CORRUPT);
-        text[i] ^= (char)(1 << i % 7);
+        text[i / 8] ^= (char)(1 << i % 8);
     }
     CU_ASSERT_EQUAL(clu_file_write_atomic(path, text, size / 2), CLU_OK);
     CU_ASSERT_EQUAL(clu_manifest_load(folder, &manifest), CLU_E_CORRUPT);
@@ -517,7 +517,7 @@ SUITE("cluster.snapshot", T(test_a_committed_snapshot_is_found_and_verifies),
       T(test_a_damaged_snapshot_is_replaced_and_set_aside),
       T(test_a_path_means_the_newest_or_itself), T(test_a_chain_opens_with_all_its_links),
       T(test_damage_in_any_file_of_any_link_falls_back_to_the_newest_whole_chain),
-      T(test_any_byte_of_a_manifest_that_changes_is_noticed),
+      T(test_any_bit_of_a_manifest_that_changes_is_noticed),
       T(test_a_delta_upon_another_snapshot_of_that_step_is_refused),
       T(test_a_delta_is_not_committed_upon_a_damaged_or_missing_base),
       T(test_keep_counts_what_can_be_restored_and_spares_its_bases),

@@ -252,7 +252,8 @@ static void test_a_snapshot_holds_exactly_its_step_and_restores_on_any_shape(voi
     struct psv_file *files = NULL;
     int n_files = 0;
     uint64_t push = 0, snapshot = 0, rows = 0;
-    char dir[256], path[600];
+    uint64_t n_pushed = 0;
+    char dir[256], next[256], path[600];
     rig_open(&rig, 3, 1, 0, "snapshot");
     CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, "fp32", &client), 0);
     for (uint64_t step = 1; step <= 5; step++) {
@@ -263,7 +264,7 @@ static void test_a_snapshot_holds_exactly_its_step_and_restores_on_any_shape(voi
     uint64_t digest = rig_digest(&rig, client, 6);
     CU_ASSERT_EQUAL(psv_client_counter(client, "rows", &rows), 0);
     snprintf(dir, sizeof(dir), "%s/snapshot/step-000000000005", rig.dir);
-    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 5, dir, &snapshot), 0);
+    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 5, 0, dir, &snapshot), 0);
     rig_batch(&rig, 1, 6, 0, &batch); /* goes on while it is written */
     CU_ASSERT_EQUAL(psv_client_push(client, batch.part, RIG_N_TABLES, 6, &push), 0);
     CU_ASSERT_EQUAL_FATAL(psv_client_wait_snapshot(client, snapshot, -1, &files, &n_files), 0);
@@ -279,6 +280,20 @@ static void test_a_snapshot_holds_exactly_its_step_and_restores_on_any_shape(voi
     }
     CU_ASSERT_EQUAL(n_rows, rows);
     free(files);
+    /* a delta: refused upon what is not held, taken upon the last one before its confirm came */
+    snprintf(next, sizeof(next), "%s/snapshot/step-000000000006", rig.dir);
+    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 6, 4, next, &snapshot), 0);
+    CU_ASSERT_EQUAL(psv_client_wait_snapshot(client, snapshot, -1, &files, &n_files),
+                    CLU_E_NOT_FOUND);
+    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 6, 5, next, &snapshot), 0);
+    CU_ASSERT_EQUAL_FATAL(psv_client_wait_snapshot(client, snapshot, -1, &files, &n_files), 0);
+    n_rows = 0;
+    for (int i = 0; i < n_files; i++)
+        n_rows += files[i].n_rows;
+    free(files);
+    for (int t = 0; t < RIG_N_TABLES; t++)
+        n_pushed += batch.part[t].n;
+    CU_ASSERT_EQUAL(n_rows, n_pushed);
     CU_ASSERT_EQUAL(psv_client_confirm(client, 5), 0);
     CU_ASSERT_NOT_EQUAL(rig_digest(&rig, client, 7), digest);
     psv_client_close(client);

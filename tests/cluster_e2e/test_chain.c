@@ -1,0 +1,227 @@
+/* Jobs whose snapshots are chains of deltas: each reads as the full snapshot in its place, restores
+ * on any shape, survives kills bit for bit, and falls back where a link is damaged. */
+#include "tests/cluster_e2e/driver.h"
+#include "tests/cluster_e2e/small_data.h"
+#include "tests/suite.h"
+
+enum { RUN_WITHIN_MS = 90000 };
+
+static struct small_data data;
+static char calm[64]; /* the digest that every undisturbed run ends in */
+
+/* Few of many rows change between two snapshots, so deltas are small and chains long. */
+static int make_data(void)
+{
+    char command[1200];
+    if (small_data_open(&data, SLUICE))
+        return -1;
+    snprintf(command, sizeof(command),
+             "rm -rf '%s' && '%s' generate --users 3000 --items 4000 --samples 6000 --seed 3 "
+             "--out '%s' >/dev/null",
+             data.set, SLUICE, data.set);
+    return system(command);
+}
+
+static void open_job(struct driver *d)
+{
+    char text[1024];
+    snprintf(text, sizeof(text),
+             "data: %s\nservers: 2\nshards: 2\nworkers: 2\nwidth: 16\nheads: 2\nhistory: 20\n"
+             "batch: 64\nlog_every: 10\nepochs: 4\nread: greedy\nmax_restarts: 20\nkeep: 100\n"
+             "snapshot_every: 20\nheartbeat_ms: 200\ndead_after_ms: 2000\n"
+             "request_timeout_ms: 10000\n",
+             data.set);
+    CU_ASSERT_EQUAL_FATAL(driver_open(d, text), 0);
+}
+
+static void run(struct driver *d, char *const *extra, int expected)
+{
+    CU_ASSERT_EQUAL_FATAL(driver_start(d, SLUICE, extra), 0);
+    CU_ASSERT_EQUAL(driver_wait(d, RUN_WITHIN_MS), expected);
+    CU_ASSERT_EQUAL(driver_left(d, 2000), 0);
+}
+
+/* The first line of what a shell command prints, with $S the program and $R the job's snapshots. */
+static void shell(const struct driver *d, const char *script, char *line, size_t line_bytes)
+{
+    char command[2400];
+    snprintf(command, sizeof(command), "S='%s'; D='%s'; R=\"$D/out/run/snapshot\"; %s", SLUICE,
+             d->folder, script);
+    line[0] = '\0';
+    FILE *pipe = popen(command, "r");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(pipe);
+    if (fgets(line, (int)line_bytes, pipe))
+        line[strcspn(line, "\n")] = '\0';
+    pclose(pipe);
+}
+
+static void expect(const struct driver *d, const char *script, const char *expected)
+{
+    char line[1024];
+    shell(d, script, line, sizeof(line));
+    if (strcmp(line, expected) != 0)
+        printf("  %s\n  printed: %s\n  expected: %s\n", script, line, expected);
+    CU_ASSERT_STRING_EQUAL(line, expected);
+}
+
+/* Stops the job once a few links stand above a full one. Its newest snapshot is a delta then: those
+ * that a busy machine took too late are removed. */
+static void stop_on_a_chain(struct driver *d)
+{
+    CU_ASSERT_EQUAL_FATAL(driver_start(d, SLUICE, NULL), 0);
+    CU_ASSERT(driver_await_text(d, "metrics.jsonl", "\"base_step\":1", RUN_WITHIN_MS));
+    kill(d->pid, SIGTERM);
+    CU_ASSERT_EQUAL(driver_wait(d, RUN_WITHIN_MS), 75);
+    expect(d,
+           "while t=$(ls -d $R/step-* | tail -1); grep -q '\"base\": null' $t/manifest.json; do rm "
+           "-rf $t; done; $S inspect --json $R | grep -c '\"base_step\":1'",
+           "1");
+}
+
+static void test_a_chain_is_the_full_snapshot_in_its_place(void)
+{
+    struct driver d, full;
+    char *all_full[] = {"--snapshot-full-every", "1", NULL}, script[1600], out[600];
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d);
+    run(&d, NULL, 0);
+    open_job(&full);
+    run(&full, all_full, 0);
+    expect(&full, "cat $R/step-*/manifest.json | grep '\"base\"' | sort -u", " \"base\": null,");
+    expect(&d,
+           "test $(grep -l '\"base\": null' $R/step-*/manifest.json | wc -l) -lt 10 && echo few",
+           "few");
+    expect(&d, "$S inspect $R | grep '^kind'", "kind       full"); /* the last of a job is */
+    /* snapshots may come some steps late: those that both jobs took are compared */
+    snprintf(
+        script, sizeof(script),
+        "for t in $R/step-*; do f='%s'/out/run/snapshot/$(basename $t); [ -d $f ] || continue; "
+        "n=$((n + 1)); [ \"$($S inspect --digest $t)\" = \"$($S inspect --digest $f)\" ] || "
+        "echo $t; grep -q '\"base\": null' $t/manifest.json || delta=$t; done; "
+        "[ $n -gt 4 ] && $S export --snapshot $delta --out $D/a 2>$D/why && "
+        "$S export --snapshot '%s'/out/run/snapshot/$(basename $delta) --out $D/b 2>$D/why && "
+        "[ $($S inspect --digest $D/a) = $($S inspect --digest $D/b) ] && echo same",
+        full.folder, full.folder);
+    expect(&d, script, "same");
+    snprintf(out, sizeof(out), "%s/out", d.folder);
+    small_data_digest(SLUICE, out, calm);
+    driver_close(&d, CU_get_number_of_failures() > before);
+    driver_close(&full, CU_get_number_of_failures() > before);
+}
+
+/* Ends a test: the job's last snapshot is the calm run's. */
+static void check_digest(struct driver *d, unsigned before)
+{
+    char out[600], digest[64];
+    snprintf(out, sizeof(out), "%s/out", d->folder);
+    small_data_digest(SLUICE, out, digest);
+    CU_ASSERT_STRING_EQUAL(digest, calm);
+    driver_close(d, CU_get_number_of_failures() > before);
+}
+
+static void test_a_chain_goes_on_with_other_numbers_of_servers(void)
+{
+    struct driver d;
+    char *three[] = {"--servers", "3", "--shards", "1", "--max-steps", "260", NULL};
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d);
+    stop_on_a_chain(&d);
+    run(&d, three, 0);
+    run(&d, NULL, 0); /* and back to two of two */
+    check_digest(&d, before);
+}
+
+static void test_a_chain_goes_on_with_other_numbers_of_workers_at_the_same_sample(void)
+{
+    static const char place[] = "$S inspect --json $R | tr ',' '\\n' | "
+                                "grep -E '\"(step|epoch|batch|samples_done)\"' | tr -d '\\n'";
+    struct driver d, other;
+    char *until[] = {"--max-steps", "300", NULL}, there[256];
+    char *one[] = {"--workers", "1", "--max-steps", "300", NULL};
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d);
+    run(&d, until, 0);
+    shell(&d, place, there, sizeof(there));
+    CU_ASSERT_PTR_NOT_NULL(strstr(there, "\"step\":300"));
+    open_job(&other);
+    stop_on_a_chain(&other);
+    run(&other, one, 0);
+    expect(&other, place, there);
+    driver_close(&other, CU_get_number_of_failures() > before);
+    driver_close(&d, CU_get_number_of_failures() > before);
+}
+
+static void test_a_damaged_link_falls_back_to_the_newest_whole_chain(void)
+{
+    struct driver d;
+    char below[1024], script[1600];
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d);
+    stop_on_a_chain(&d);
+    expect(&d, "$S inspect --verify $R >/dev/null && echo whole", "whole");
+    shell(&d,
+          "$S inspect --json $R | grep -o '\"folder\":\"[^\"]*\"' | cut -d'\"' -f4 >$D/links; "
+          "tail -3 $D/links | head -1",
+          below, sizeof(below));
+    expect(&d,
+           "f=$(tail -2 $D/links | head -1)/rows/shard-0002.rows; printf '\\125\\252' | dd "
+           "of=$f bs=1 seek=$(($(stat -c %s $f) / 3)) conv=notrunc 2>/dev/null; "
+           "$S inspect --verify $R 2>&1 >/dev/null | grep -c \"$f: its bytes have changed\"",
+           "1");
+    expect(&d, "$S export --snapshot $(tail -1 $D/links) --out $D/export 2>/dev/null; echo $?",
+           "65");
+    run(&d, NULL, 0);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "is damaged, and"));
+    snprintf(script, sizeof(script),
+             "grep -q 'resuming from %s$' $D/out/run/log/sched-0.log && echo below", below);
+    expect(&d, script, "below");
+    expect(&d, "[ -d $(tail -2 $D/links | head -1).damaged ] && echo aside", "aside");
+    check_digest(&d, before);
+}
+
+static void test_a_killed_job_with_chains_ends_in_the_same_digest(void)
+{
+    static const char *const roles[][2] = {{"sluice ps", "--rank 0"},
+                                           {"sluice ps", "--rank 1"},
+                                           {"mpirun -n", ""},
+                                           {"sluice sched", ""}};
+    char *keep[] = {"--keep", "2", NULL};
+    uint64_t random = suite_seed();
+    for (int round = 0; round < 3; round++) {
+        struct driver d;
+        unsigned before = CU_get_number_of_failures();
+        open_job(&d);
+        CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, keep), 0);
+        for (int i = 0; i < 3; i++) {
+            const char *const *who = roles[suite_random(&random) % 4];
+            driver_nap(300 + (int)(suite_random(&random) % 900));
+            pid_t pid = driver_find(&d, who[0], who[1], 0);
+            if (pid > 0)
+                kill(pid, SIGKILL);
+        }
+        CU_ASSERT_EQUAL(driver_wait(&d, RUN_WITHIN_MS), 0);
+        CU_ASSERT_EQUAL(driver_left(&d, 2000), 0);
+        expect(&d,
+               "for s in $R/step-*[0-9]; do $S inspect --verify $s >/dev/null || echo $s; done; "
+               "echo all whole",
+               "all whole");
+        check_digest(&d, before);
+    }
+}
+
+static void test_the_data_is_made(void)
+{
+    CU_ASSERT_EQUAL_FATAL(make_data(), 0);
+}
+
+static void test_the_data_is_removed(void)
+{
+    small_data_close(&data);
+}
+
+SUITE("cluster_e2e.chain", T(test_the_data_is_made),
+      T(test_a_chain_is_the_full_snapshot_in_its_place),
+      T(test_a_chain_goes_on_with_other_numbers_of_servers),
+      T(test_a_chain_goes_on_with_other_numbers_of_workers_at_the_same_sample),
+      T(test_a_damaged_link_falls_back_to_the_newest_whole_chain),
+      T(test_a_killed_job_with_chains_ends_in_the_same_digest), T(test_the_data_is_removed))
