@@ -64,18 +64,19 @@ static void expect(const struct driver *d, const char *script, const char *expec
     CU_ASSERT_STRING_EQUAL(line, expected);
 }
 
-/* Stops the job once a few links stand above a full one. Its newest snapshot is a delta then: those
- * that a busy machine took too late are removed. */
+/* Stops the job where its newest snapshot is a delta with at least two links below it: those that a
+ * busy machine took too late are removed. */
 static void stop_on_a_chain(struct driver *d)
 {
     CU_ASSERT_EQUAL_FATAL(driver_start(d, SLUICE, NULL), 0);
-    CU_ASSERT(driver_await_text(d, "metrics.jsonl", "\"base_step\":1", RUN_WITHIN_MS));
+    CU_ASSERT(driver_await_text(d, "metrics.jsonl", "\"step\":190,", RUN_WITHIN_MS));
     kill(d->pid, SIGTERM);
     CU_ASSERT_EQUAL(driver_wait(d, RUN_WITHIN_MS), 75);
     expect(d,
-           "while t=$(ls -d $R/step-* | tail -1); grep -q '\"base\": null' $t/manifest.json; do rm "
-           "-rf $t; done; $S inspect --json $R | grep -c '\"base_step\":1'",
-           "1");
+           "while [ $($S inspect --json $R | grep -o '\"folder\"' | wc -l) -lt 4 ]; do "
+           "t=$(ls -d $R/step-* | tail -1); [ -n \"$t\" ] || break; rm -rf $t; done; "
+           "$S inspect $R | grep -o 'kind       delta upon step'",
+           "kind       delta upon step");
 }
 
 static void test_a_chain_is_the_full_snapshot_in_its_place(void)

@@ -60,8 +60,8 @@ static void read_all(const char *path)
     emb_snapshot_reader_close(reader);
     if (emb_snapshot_reader_open(path, &reader))
         abort();
-    uint8_t buckets[EMB_BUCKET_BYTES];
-    emb_snapshot_reader_buckets(reader, buckets);
+    struct emb_snapshot_totals totals;
+    emb_snapshot_reader_totals(reader, &totals);
     while (!emb_snapshot_reader_next(reader, &row)) {
         for (int i = 0; !row.is_tombstone && i < row.dim; i++)
             sum += row.embedding[i];
