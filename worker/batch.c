@@ -265,20 +265,33 @@ static void gather_side(struct wrk_batch *batch, struct side *side)
     }
 }
 
-/* the last lanes of F_u, a row a sample: how many items of the history have each action */
+/* rates of actions 2..M over entries [begin, end) of the histories; returns behind the last one */
+static mdl_real *put_rates(const struct wrk_samples *s, int begin, int end, int n_actions,
+                           mdl_real *out)
+{
+    uint64_t count[WRK_MAX_ACTIONS + 1] = {0};
+    for (int i = begin; i < end; i++)
+        for (int k = s->seq_offset[s->hist_seq[i]]; k < s->seq_offset[s->hist_seq[i] + 1]; k++)
+            count[s->seq_action[k]]++;
+    for (int a = 2; a <= n_actions; a++)
+        *out++ = (mdl_real)wrk_count_rate(count[a], (uint64_t)(end - begin));
+    return out;
+}
+
+/* the last lanes of F_u, a row a sample (worker/counts.h) */
 static void gather_counts(struct wrk_batch *batch)
 {
     const struct wrk_samples *s = batch->samples;
     int n_counts = batch->features.n_counts, dim = batch->features.user_dim;
+    int n_actions = batch->features.n_actions;
     for (int b = 0; b < s->n_samples; b++) {
-        uint64_t count[WRK_MAX_ACTIONS + 1] = {0};
-        for (int i = s->hist_offset[b]; i < s->hist_offset[b + 1]; i++)
-            for (int k = s->seq_offset[s->hist_seq[i]]; k < s->seq_offset[s->hist_seq[i] + 1]; k++)
-                count[s->seq_action[k]]++;
+        int begin = s->hist_offset[b], end = s->hist_offset[b + 1];
+        int recent = end - begin > WRK_N_RECENT ? end - WRK_N_RECENT : begin;
         mdl_real *out = batch->user.matrix + (size_t)b * (size_t)dim + (size_t)(dim - n_counts);
-        out[0] = (mdl_real)wrk_count_number(count[1]); /* start is always known */
-        for (int a = 2; a <= n_counts; a++)
-            out[a - 1] = (mdl_real)wrk_count_rate(count[a], count[1]);
+        *out++ = (mdl_real)wrk_count_number((uint64_t)(end - begin));
+        out = put_rates(s, begin, end, n_actions, out);
+        out = put_rates(s, recent, end, n_actions, out);
+        *out = (mdl_real)wrk_count_age(end > begin ? (double)s->sample_gap[b] : 0);
     }
 }
 

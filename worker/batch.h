@@ -5,7 +5,7 @@
  *
  * struct wrk_features says which table a column reads and where its lanes stand in F_u and F_x:
  * columns in the data set's order, a sparse one taking its table's dim, a numeric one a single
- * lane. With history_counts F_u ends with M lanes more (worker/counts.h); it then is a sample's
+ * lane. With history_counts F_u ends with 2 M lanes more (worker/counts.h); it then is a sample's
  * own, so the user matrix has a row a sample.
  *
  * A wrk_batch owns its buffers and grows them to the largest batch it met: in the steady state
@@ -34,8 +34,9 @@ struct wrk_slot {
 
 /* Plain data, copyable. */
 struct wrk_features {
+    int n_actions;          /* M */
     int user_dim, item_dim; /* |F_u|, |F_x| */
-    int n_counts;           /* the last lanes of F_u that count the history: M, or 0 */
+    int n_counts;           /* the last lanes of F_u that count the history; 0: none */
     int n_user_columns, n_item_columns;
     struct wrk_column user_column[WRK_MAX_COLUMNS], item_column[WRK_MAX_COLUMNS];
     struct wrk_slot user_slot[WRK_MAX_COLUMNS], item_slot[WRK_MAX_COLUMNS];

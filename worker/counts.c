@@ -23,6 +23,11 @@ double wrk_count_rate(uint64_t k, uint64_t n)
     return (log(((double)k + 0.25) / ((double)n + 5)) + 3) / 2;
 }
 
+double wrk_count_age(double seconds)
+{
+    return log1p((seconds > 0 ? seconds : 0) / 60) / 10;
+}
+
 static int add_column(struct wrk_schema *schema, const char *name)
 {
     if (schema->n_item_features + 1 >= WRK_MAX_COLUMNS)
@@ -80,7 +85,7 @@ void wrk_counts_next(struct wrk_counts *counts, int64_t time_ms, int action, uin
         counts->second = second;
     }
     double age_s = (double)(time_ms - counts->first_ms) / 1000;
-    values_p[0] = wrk_float_value((float)(log1p(age_s / 60) / 10));
+    values_p[0] = wrk_float_value((float)wrk_count_age(age_s));
     values_p[1] = wrk_float_value((float)wrk_count_number(counts->n));
     for (int a = 2; a <= counts->n_actions; a++)
         values_p[a] = wrk_float_value((float)wrk_count_rate(counts->of[a], counts->n));

@@ -5,13 +5,15 @@
  * in a form whose weighted sums are log-odds of smoothed rates; of n, k with the action:
  *
  *     number    log1p(n) / 2                        0 for none, 3.5 for a thousand
- *     rate      (log((k + 1/4) / (n + 5)) + 3) / 2  0 for none, about 1.4 for always
+ *     rate      (log((k + 1/4) / (n + 5)) + 3) / 2  0.003 for none, about 1.4 for always
+ *     age       log1p(seconds / 60) / 10            0.95 for nine days
  *
- *     history_counts (job)      F_u ends with M numbers: the history's items, and of them
- *                               those with action 2..M (worker/batch.h)
+ *     history_counts (job)      F_u ends with 2 M numbers: number of the history's items, rates of
+ *                               actions 2..M over them, the same rates over the latest 10 of them,
+ *                               age of the latest one (0 where there is none)
  *     --item-counts (prepare)   M + 1 numeric columns end the item's: its age at the pair's first
- *                               event, log1p(seconds since its own first event / 60) / 10; its
- *                               events of an earlier second, and of them those of action 2..M
+ *                               event, number of its events of an earlier second, and rates of
+ *                               actions 2..M over them
  *
  * An item's numbers are those of the second in which the pair began: nothing later is in them, nor
  * anything of the user's own. Threads: any, on distinct objects.
@@ -26,6 +28,11 @@
 
 double wrk_count_number(uint64_t n);
 double wrk_count_rate(uint64_t k, uint64_t n);
+double wrk_count_age(double seconds);
+
+/* Numbers that history_counts adds to F_u, and the number of latest items that count as recent. */
+#define WRK_N_HISTORY_COUNTS(n_actions) (2 * (n_actions))
+enum { WRK_N_RECENT = 10 };
 
 /* Adds the columns item_age, item_events, item_<action 2..M> to a schema. Errors: CONFIG when a
  * name is taken or the columns are too many. */

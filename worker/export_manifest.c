@@ -9,6 +9,7 @@
 
 #include "cluster/log.h"
 #include "cluster/status.h"
+#include "worker/counts.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -217,7 +218,7 @@ static void read_model(struct reader *reader, const json_t *json, struct wrk_man
     config->gamma = (float)get_real(reader, model, "gamma");
     /* absent in what was written before the key existed: off */
     if (json_is_true(json_object_get(model, "history_counts")))
-        manifest->n_counts = config->n_actions;
+        manifest->n_counts = WRK_N_HISTORY_COUNTS(config->n_actions);
     if (!reader->status && config->width % config->heads)
         refuse(reader, "%d heads do not divide the width %d", config->heads, config->width);
 }

@@ -4,8 +4,8 @@
  *     {"format": "sluice-export", "version": 1, "step": N,
  *      "model": {"name": "a2gen", "width", "heads", "history", "n_actions", "n_classes",
  *                "user_dim", "item_dim", "alpha", "beta", "gamma", "read",
- *                "history_counts"},       the last n_actions numbers of F_u count the history
- *                                         (worker/batch.h)
+ *                "history_counts"},       the last numbers of F_u count the history
+ *                                         (worker/counts.h)
  *      "actions": ["start", ...],                  class i + 1 is actions[i]; class 0 is padding
  *      "user_columns": [{"name", "kind": "sparse" | "numeric", "table", "dim", "offset"}, ...],
  *      "item_columns": [...],                      F_u, F_x: these, concatenated in this order

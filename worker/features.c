@@ -5,6 +5,7 @@
 #include "cluster/log.h"
 #include "cluster/settings.h"
 #include "cluster/status.h"
+#include "worker/counts.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -83,6 +84,7 @@ int wrk_features_init(struct wrk_features *features, const struct wrk_dataset_in
                       const struct clu_job *job)
 {
     memset(features, 0, sizeof(*features));
+    features->n_actions = info->n_actions;
     features->n_user_columns = info->n_user_columns;
     features->n_item_columns = info->n_item_columns;
     memcpy(features->user_column, info->user_column, sizeof(features->user_column));
@@ -95,7 +97,7 @@ int wrk_features_init(struct wrk_features *features, const struct wrk_dataset_in
         status = add_column(features, job, &info->item_column[c], &features->item_slot[c],
                             &features->item_dim);
     if (job->history_counts) {
-        features->n_counts = info->n_actions;
+        features->n_counts = WRK_N_HISTORY_COUNTS(info->n_actions);
         features->user_dim += features->n_counts;
     }
     return status == CLU_OK ? check_entries(features, job) : status;

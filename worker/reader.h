@@ -80,6 +80,8 @@ struct wrk_samples {
      * time order: score sorts by (sample_time, user key, item key), which is DATA.md's global order
      */
     const int64_t *sample_time; /* [n_samples] */
+    /* seconds since the start of the latest pair of the history; 0 where there is none */
+    const float *sample_gap; /* [n_samples] */
     /* generate's truth, NULL unless info.has_truth and the split is TEST: P(action | what is
      * knowable at the start) and the expected T given that it occurs; index [sample * (M + 1) +
      * action] */

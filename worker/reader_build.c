@@ -51,6 +51,7 @@ enum {
     TARGET_ACTION,
     TARGET_TIME,
     SAMPLE_TIME,
+    SAMPLE_GAP,
     TRUTH_P,
     TRUTH_T,
     USER_ID,
@@ -95,6 +96,7 @@ int wrk_builder_create(const struct wrk_dataset *dataset, const struct wrk_reade
         [TARGET_ACTION] = 1,
         [TARGET_TIME] = sizeof(float),
         [SAMPLE_TIME] = 8,
+        [SAMPLE_GAP] = sizeof(float),
         [TRUTH_P] = sizeof(float),
         [TRUTH_T] = sizeof(float),
         [USER_ID] = sizeof(struct id_span),
@@ -311,6 +313,10 @@ static int add_history(struct wrk_builder *builder, struct wrk_reader_frame *fra
         end--;
     uint32_t available = end - user->first_pair;
     uint32_t n = available < (uint32_t)builder->history ? available : (uint32_t)builder->history;
+    float *gap = extend(builder, SAMPLE_GAP, 1);
+    if (!gap)
+        return no_memory();
+    *gap = n > 0 ? (float)(now_ms - frame->block.pair[end - 1].start_ms) / 1000 : 0;
     int *place = extend(builder, HIST_SEQ, n);
     if (!place && n > 0)
         return no_memory();
@@ -457,6 +463,7 @@ int wrk_builder_take(struct wrk_builder *builder, struct wrk_position position, 
         .target_action = AT(TARGET_ACTION),
         .target_time = AT(TARGET_TIME),
         .sample_time = AT(SAMPLE_TIME),
+        .sample_gap = AT(SAMPLE_GAP),
         .truth_probability = builder->with_truth ? AT(TRUTH_P) : NULL,
         .truth_time = builder->with_truth ? AT(TRUTH_T) : NULL,
     };

@@ -310,8 +310,9 @@ def main():
             tokens = known(s, sample["begin"])
             items.append((item_features(s), [a for a, _ in tokens], [t for _, t in tokens]))
         if export.model["history_counts"]:  # F_u ends with how often each action stands in the history
-            counts = [sum(a in actions for _, actions, _ in items) for a in range(2, model.m + 1)]
-            f_u = np.concatenate([f_u, rates(len(items), counts)])
+            of = lambda some: rates(len(some), [sum(a in x[1] for x in some) for a in range(2, model.m + 1)])
+            gap = sample["begin"] - past[-1]["begin"] if past else 0
+            f_u = np.concatenate([f_u, of(items), of(items[-10:])[1:], [math.log1p(gap / 60) / 10]])
         context = np.concatenate([f_u, f_x, model.history(items, f_x)])
         p, t, sequence = (model.exact if options.read == "exact" else model.greedy)(context)
         for a in range(2, model.m + 1):

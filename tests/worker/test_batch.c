@@ -163,6 +163,7 @@ static void test_counts_of_the_history_end_the_user_row(void)
     static const float seq_time[6];
     static const int hist_offset[] = {0, 2, 5, 5}, hist_seq[] = {0, 1, 0, 1, 2};
     static const int expected[3][3] = {{2, 1, 0}, {3, 2, 1}, {0, 0, 0}};
+    static const float gap[] = {60, 3600, 7}; /* the last one has no history */
     uint64_t seed = suite_seed();
     struct wrk_dataset_info info = make_info();
     struct wrk_features features;
@@ -172,7 +173,7 @@ static void test_counts_of_the_history_end_the_user_row(void)
     job.history_counts = true;
     CU_ASSERT_EQUAL_FATAL(wrk_features_init(&features, &info, &job), CLU_OK);
     job.history_counts = false;
-    CU_ASSERT_EQUAL(features.user_dim, 3 + 2 + 3);
+    CU_ASSERT_EQUAL(features.user_dim, 3 + 2 + 6);
     CU_ASSERT_EQUAL_FATAL(wrk_batch_create(&features, &batch), CLU_OK);
     struct wrk_samples samples = make_samples(&seed);
     samples.n_samples = samples.n_seqs = 3;
@@ -184,6 +185,7 @@ static void test_counts_of_the_history_end_the_user_row(void)
     samples.seq_time = seq_time;
     samples.hist_offset = hist_offset;
     samples.hist_seq = hist_seq;
+    samples.sample_gap = gap;
     CU_ASSERT_EQUAL(wrk_batch_fill(batch, &samples, NULL), CLU_OK);
     int n_tables, user = features.user_slot[0].table;
     struct wrk_batch_table *tables = wrk_batch_tables(batch, &n_tables);
@@ -192,16 +194,18 @@ static void test_counts_of_the_history_end_the_user_row(void)
     const struct mdl_batch *view = wrk_batch_gather(batch);
     CU_ASSERT_EQUAL_FATAL(view->n_users, 3);
     for (int b = 0; b < 3; b++) {
-        const mdl_real *row = view->user + (size_t)view->sample_user[b] * 8;
+        const mdl_real *row = view->user + (size_t)view->sample_user[b] * 11;
         for (int i = 0; i < 3; i++)
             CU_ASSERT_EQUAL(row[i], row_value(user, user_value[sample_user[b] * USER_COLUMNS], i));
         int n = expected[b][0];
         CU_ASSERT_DOUBLE_EQUAL(row[5], log1p(n) / 2, 1e-6);
-        for (int a = 1; a < 3; a++)
-            CU_ASSERT_DOUBLE_EQUAL(row[5 + a], (log((expected[b][a] + 0.25) / (n + 5)) + 3) / 2,
-                                   1e-6);
+        for (int a = 1; a < 3; a++) /* all of these histories are recent */
+            for (int again = 0; again <= 2; again += 2)
+                CU_ASSERT_DOUBLE_EQUAL(row[5 + a + again],
+                                       (log((expected[b][a] + 0.25) / (n + 5)) + 3) / 2, 1e-6);
+        CU_ASSERT_DOUBLE_EQUAL(row[10], n ? log1p(gap[b] / 60) / 10 : 0, 1e-6);
     }
-    static mdl_real d_user[3 * 8] = {1, 2, 3, 0, 0, 9, 9, 9, 10, 20, 30, 0, 0, 9, 9, 9, 5, 6, 7};
+    static mdl_real d_user[3 * 11] = {1, 2, 3, [11] = 10, 20, 30, [22] = 5, 6, 7};
     static mdl_real d_item[N_ITEMS * 12];
     wrk_batch_scatter(batch, d_user, d_item);
     CU_ASSERT_EQUAL(tables[user].keys[0], user_value[1 * USER_COLUMNS]);

@@ -131,14 +131,14 @@ static void test_a_manifest_survives_json(void)
     CU_ASSERT_EQUAL(back.n_counts, 0);
     wrk_manifest_fini(&back);
     json_decref(json);
-    manifest.n_counts = 5; /* F_u ends with counts: wider than its columns */
+    manifest.n_counts = 10; /* F_u ends with counts: wider than its columns */
     json = wrk_manifest_to_json(&manifest);
     CU_ASSERT_EQUAL(wrk_manifest_from_json(json, "here", &back), CLU_E_CORRUPT);
     json_decref(json);
-    manifest.config.user_dim += 5;
+    manifest.config.user_dim += 10;
     json = wrk_manifest_to_json(&manifest);
     CU_ASSERT_EQUAL_FATAL(wrk_manifest_from_json(json, "here", &back), CLU_OK);
-    CU_ASSERT_EQUAL(back.n_counts, 5);
+    CU_ASSERT_EQUAL(back.n_counts, 10);
     wrk_manifest_fini(&back);
     wrk_manifest_fini(&manifest);
     json_decref(json);
