@@ -352,6 +352,13 @@ int emb_snapshot_reader_totals(struct emb_snapshot_reader *r, struct emb_snapsho
     return CLU_OK;
 }
 
+void emb_snapshot_reader_progress(const struct emb_snapshot_reader *r, uint64_t *read_p,
+                                  uint64_t *total_p)
+{
+    *read_p += r->at_end ? r->file_bytes : r->at;
+    *total_p += r->file_bytes;
+}
+
 int emb_snapshot_verify(const char *path, uint64_t *n_rows_p, uint64_t *n_tombstones_p)
 {
     struct emb_snapshot_reader *reader;

@@ -58,6 +58,10 @@ int emb_snapshot_reader_entry(struct emb_snapshot_reader *reader, struct emb_row
 void emb_snapshot_reader_widen(struct emb_snapshot_reader *reader, const void *value,
                                struct emb_row *row_p);
 
+/* Adds the bytes read so far and the file's. */
+void emb_snapshot_reader_progress(const struct emb_snapshot_reader *reader, uint64_t *read_p,
+                                  uint64_t *total_p);
+
 /* Sets the bit of a bucket. */
 static inline void emb_bucket_add(uint8_t *buckets, uint32_t bucket)
 {

@@ -289,3 +289,12 @@ int emb_snapshot_merge_next(struct emb_snapshot_merge *m, struct emb_row *row_p)
     *row_p = s->row;
     return CLU_OK;
 }
+
+void emb_snapshot_merge_progress(const struct emb_snapshot_merge *m, uint64_t *read_p,
+                                 uint64_t *total_p)
+{
+    *read_p = *total_p = 0;
+    for (size_t i = 0; i < m->n_sources; i++)
+        if (m->sources[i].reader)
+            emb_snapshot_reader_progress(m->sources[i].reader, read_p, total_p);
+}

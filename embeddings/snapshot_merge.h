@@ -45,6 +45,10 @@ const struct emb_snapshot_info *emb_snapshot_merge_info(const struct emb_snapsho
 int emb_snapshot_merge_entry(struct emb_snapshot_merge *merge, struct emb_row *row_p,
                              const void **value_p, bool *is_candidate_p);
 
+/* Bytes read so far, and of all files that are read; for a bar. */
+void emb_snapshot_merge_progress(const struct emb_snapshot_merge *merge, uint64_t *read_p,
+                                 uint64_t *total_p);
+
 /* The next row, waiting keys passed over, with embedding and state: views until the next call. */
 int emb_snapshot_merge_next(struct emb_snapshot_merge *merge, struct emb_row *row_p);
 

@@ -22,6 +22,7 @@
     X(score)                                                                                       \
     X(report)                                                                                      \
     X(inspect)                                                                                     \
+    X(reshard)                                                                                     \
     X(help)
 
 #define SCHD_X(name) extern const struct schd_verb schd_verb_##name;

@@ -180,6 +180,30 @@ static void test_a_damaged_link_falls_back_to_the_newest_whole_chain(void)
     check_digest(&d, before);
 }
 
+static void test_a_chain_is_resharded_and_the_job_goes_on_from_that(void)
+{
+    struct driver d;
+    char digest[64], line[256];
+    char *five[] = {"--servers", "5", "--shards", "1", NULL};
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d);
+    stop_on_a_chain(&d);
+    shell(&d, "$S inspect --digest $R", digest, sizeof(digest));
+    expect(&d, "$S reshard $R --out $D/flat >/dev/null && $S inspect --digest $D/flat", digest);
+    expect(&d, "ls $D/flat/step-*/rows | wc -l", "4"); /* the shape as it was */
+    expect(&d, "$S reshard $D/flat --out $D/flat 2>/dev/null; echo $?", "73");
+    expect(&d,
+           "$S reshard $R --servers 5 --shards 1 --out $D/new --memory 32MiB --json | "
+           "grep -o '\"shards\": 5' && rm -rf $R && mv $D/new $R",
+           "\"shards\": 5");
+    expect(&d, "$S inspect --verify $R | grep -o 'kind .*'", "kind       full");
+    expect(&d, "$S inspect --digest $R", digest);
+    run(&d, five, 0);
+    shell(&d, "grep 'resuming from' $D/out/run/log/sched-0.log | tail -1", line, sizeof(line));
+    CU_ASSERT(line[0] != '\0');
+    check_digest(&d, before);
+}
+
 static void test_a_killed_job_with_chains_ends_in_the_same_digest(void)
 {
     static const char *const roles[][2] = {{"sluice ps", "--rank 0"},
@@ -225,4 +249,5 @@ SUITE("cluster_e2e.chain", T(test_the_data_is_made),
       T(test_a_chain_goes_on_with_other_numbers_of_servers),
       T(test_a_chain_goes_on_with_other_numbers_of_workers_at_the_same_sample),
       T(test_a_damaged_link_falls_back_to_the_newest_whole_chain),
+      T(test_a_chain_is_resharded_and_the_job_goes_on_from_that),
       T(test_a_killed_job_with_chains_ends_in_the_same_digest), T(test_the_data_is_removed))
