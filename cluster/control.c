@@ -70,21 +70,26 @@ static const struct field welcome_fields[] = {
     INT(clu_welcome, "workers", n_workers, 0, MAX_RANK),
     TEXT(clu_welcome, "resume", resume),
     U64(clu_welcome, "step", resume_step),
+    BOOL(clu_welcome, "stand", stand),
+    U64(clu_welcome, "least", least_incarnation),
 };
 
 static const struct field order_fields[] = {
-    INT(clu_order, "kind", kind, CLU_ORDER_SNAPSHOT, CLU_ORDER_MOVED),
+    INT(clu_order, "kind", kind, CLU_ORDER_SNAPSHOT, CLU_ORDER_RESTORE),
     U64(clu_order, "step", step),
     INT(clu_order, "st", status, MIN_STATUS, 0),
     BOOL(clu_order, "snap", snapshot),
+    U64(clu_order, "gen", generation),
+    U64(clu_order, "least", least_incarnation),
     TEXT(clu_order, "text", text),
 };
 
 static const struct field report_fields[] = {
-    INT(clu_report, "kind", kind, CLU_REPORT_READY, CLU_REPORT_SETTLED),
+    INT(clu_report, "kind", kind, CLU_REPORT_READY, CLU_REPORT_GONE_ON),
     U64(clu_report, "step", step),
     U64(clu_report, "steps", n_steps),
     U64(clu_report, "base", base_step),
+    U64(clu_report, "gen", generation),
     INT(clu_report, "st", status, MIN_STATUS, 0),
     TEXT(clu_report, "text", text),
     U64(clu_report, "owners", owners),

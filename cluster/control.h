@@ -67,6 +67,11 @@ struct clu_welcome {
     int n_servers, n_shards /* over all servers */, n_workers;
     char resume[CLU_PATH_BYTES]; /* folder of the snapshot to start from; "": from nothing */
     uint64_t resume_step;        /* steps done in it; 0 from nothing */
+    /* the life goes on where it was: a server's rows stand as it committed them; a worker begins
+     * from the newest dense weights of this life (resume names the newest whole snapshot) and the
+     * servers' rows as they stand */
+    bool stand;
+    uint64_t least_incarnation; /* servers: workers of older ones belong to what is over */
 };
 
 enum clu_order_kind {
@@ -83,6 +88,8 @@ enum clu_order_kind {
                         them, SETTLED at the end */
     CLU_ORDER_DUMP,  /* write what you know of your state to the log */
     CLU_ORDER_MOVED, /* rank 0: owners order.step are stored: old places may be forgotten */
+    CLU_ORDER_RESTORE, /* server: another life begins, order.generation, from the snapshot of
+                          order.step (0: from nothing): go there in place, then report READY */
 };
 
 struct clu_order {
@@ -90,11 +97,12 @@ struct clu_order {
     uint64_t step;
     int status;
     bool snapshot;
-    char text[CLU_TEXT_BYTES]; /* for people: why */
+    uint64_t generation, least_incarnation; /* RESTORE: as in clu_welcome */
+    char text[CLU_TEXT_BYTES];              /* for people: why */
 };
 
 enum clu_report_kind {
-    CLU_REPORT_READY = 1, /* server: restored, serving */
+    CLU_REPORT_READY = 1, /* server: restored for the life `generation`, serving */
     CLU_REPORT_PROGRESS,  /* rank 0, every log_every steps or second: step, n_steps, figures */
     CLU_REPORT_EVALUATED, /* rank 0: figures of an evaluation at step */
     CLU_REPORT_PART,      /* anyone: files written (and fsynced) for the snapshot of step */
@@ -107,6 +115,8 @@ enum clu_report_kind {
                            version `owners`; answered by order MOVED */
     CLU_REPORT_TROUBLE, /* anyone: something a person should see, in text; not fatal */
     CLU_REPORT_SETTLED, /* rank 0: every bucket is where the order MOVE wanted it, and only there */
+    CLU_REPORT_GONE_ON, /* rank 0: a group of workers went on after step with rows as they stood;
+                           figures: dense_step, lost_steps, lost_samples, dropped_steps */
 };
 
 /* Figures rank 0 reports in PROGRESS, where it has them: epoch, loss, loss_cls, loss_reg,
@@ -116,8 +126,9 @@ enum clu_report_kind {
 struct clu_report {
     enum clu_report_kind kind;
     uint64_t step;
-    uint64_t n_steps;   /* PROGRESS: steps the job will have, 0 unknown */
-    uint64_t base_step; /* SNAPSHOT: the snapshot that its rows are a delta upon; 0: full */
+    uint64_t n_steps;    /* PROGRESS: steps the job will have, 0 unknown */
+    uint64_t base_step;  /* SNAPSHOT: the snapshot that its rows are a delta upon; 0: full */
+    uint64_t generation; /* READY */
     int status;
     char text[CLU_TEXT_BYTES];
     uint64_t owners;                  /* MOVED, else 0 */

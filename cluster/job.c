@@ -106,6 +106,9 @@ static const struct clu_setting rows[] = {
     INT(snapshot_full_every, "10", 1, 1000,
         "every so many-th snapshot is full, the others hold what changed since the one before"),
     INT(keep, "2", 1, 1000, "snapshots kept, and what they were made upon"),
+    INT(dense_checkpoint_steps, "50", 0, 1e9,
+        "steps between copies of the dense weights, for workers started again while rows stand "
+        "(durability log, staleness > 0); 0: none"),
     TEXT(host, "127.0.0.1", "address that the job's sockets bind to"),
     INT(port, "0", 0, 65535, "port of the scheduler; 0: any free one"),
     INT(page_port, "0", -1, 65535,

@@ -204,15 +204,15 @@ static void on_welcome(struct clu_member *member)
 {
     if (member->state != JOINING)
         return;
-    if (member->was_in && (member->in->welcome.generation != member->welcome.generation ||
-                           member->in->welcome.incarnation != member->welcome.incarnation)) {
+    /* its generation may be a later one: a server that went back with the job in place */
+    if (member->was_in && member->in->welcome.incarnation != member->welcome.incarnation) {
         become_lost(member, CLU_E_LOST, "the job has gone on without this member");
         return;
     }
     if (member->in->has_map)
         member->map = member->new_map;
-    if (!clu_map_is_complete(&member->map))
-        return;
+    if (!member->was_in && !clu_map_is_complete(&member->map))
+        return; /* one who knows the servers may hear that one of them is away */
     if (!member->was_in)
         member->welcome = member->in->welcome; /* once: readers hold no lock */
     member->last_order = 0;                    /* (B2) */

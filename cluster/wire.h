@@ -75,25 +75,25 @@ enum {
     CLU_WIRE_REPLY_FIXED = 24,   /* bytes before the text */
 };
 
-/* op           request                                  reply
- * HELLO        text: the specs (ps/shard.h)         status; the applied step
- * PULL         parts, keys                              rows
- * PUSH         parts, keys, gradients; may be empty     after it is applied and committed
- * STEP         step                                     once every step <= step is applied
- * SNAPSHOT     step, text: folder                       once the part of this shard is written: its
- *                                                       files
- * STATS        -                                        counters, a msgpack map of name to number
- * DRAIN        -                                        once everything received is applied and
- *                                                       durable
- * CONFIRM      step                                     the snapshot of step is committed
- * COLLECT      text: moves                              once the rows of buckets that will leave
- *                                                       are known: a msgpack array of their numbers
- * RELEASE      step, owners, text: moves                once step is applied and what leaves is in
- *                                                       a file
- * ADOPT        step, owners, text: moves                once what arrives is taken in: the owners
- *                                                       are those of this version from now on
- * FORGET       owners, text: moves                      once what has left is dropped
- * The last four: ps/shard_move.c. */
+/* op         request                               reply
+ * HELLO      text: the specs (ps/hello.h)          status; the applied step. From then on nothing
+ *                                                  of an older incarnation of the rank is taken
+ * PULL       parts, keys                           rows
+ * PUSH       parts, keys, gradients; may be empty  after it is applied and committed
+ * STEP       step                                  once every step <= step is applied
+ * SNAPSHOT   step, text: folder                    once this shard's part is written: its files
+ * STATS      -                                     counters, a msgpack map of name to number
+ * DRAIN      -                                     once everything received is applied and durable
+ * CONFIRM    step: its snapshot is committed       status
+ * COLLECT    text: moves                           once the rows of buckets that will leave are
+ *                                                  known: a msgpack array of their numbers
+ * RELEASE    step, owners, text: moves             once step is applied and what leaves is in a file
+ * ADOPT      step, owners, text: moves             once what arrives is taken in: the owners are
+ *                                                  those of this version from now on
+ * FORGET     owners, text: moves                   once what has left is dropped
+ * BEGIN      step: the next to be applied is       once that is durable; nothing when as many
+ *            step + 1, whatever is missing         steps are applied already
+ * COLLECT to FORGET: ps/shard_move.c; HELLO, BEGIN: ps/shard_life.c. */
 /* Any reply may carry a status instead: AGAIN: no room, ask again soon; EXISTS, to a retry: the
  * first try waits here and will be answered. */
 enum clu_wire_op {
@@ -109,6 +109,7 @@ enum clu_wire_op {
     CLU_WIRE_RELEASE,
     CLU_WIRE_ADOPT,
     CLU_WIRE_FORGET,
+    CLU_WIRE_BEGIN,
     CLU_WIRE_N_OPS
 };
 

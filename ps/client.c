@@ -274,6 +274,12 @@ static void add_calls(struct psv_client *client, struct psv_ticket *ticket, int 
     }
 }
 
+void psv_ticket_start_clock(struct psv_ticket *ticket, int64_t now_ms)
+{
+    ticket->server_deadline_at_ms = now_ms + ticket->timeout_ms;
+    ticket->deadline_at_ms = ticket->server_deadline_at_ms + GRACE_MS;
+}
+
 /* Takes a filled ticket: calls to each shard with keys of it, and to those that `to` [n_shards]
  * names (NULL: none). Lock held. */
 static uint64_t submit(struct psv_client *client, struct psv_ticket *ticket, const bool *to,
@@ -282,10 +288,13 @@ static uint64_t submit(struct psv_client *client, struct psv_ticket *ticket, con
     int64_t now_ms = psv_client_now_ms();
     ticket->id = ++client->last_ticket;
     client->last_push_seq += ticket->op == CLU_WIRE_PUSH;
-    ticket->server_deadline_at_ms = now_ms + timeout_ms;
-    ticket->deadline_at_ms = now_ms + timeout_ms + GRACE_MS;
-    ticket->next = client->open;
-    client->open = ticket;
+    ticket->timeout_ms = timeout_ms;
+    psv_ticket_start_clock(ticket, now_ms);
+    struct psv_ticket **end = &client->open; /* oldest first: retries go in the order of asking */
+    while (*end)
+        end = &(*end)->next;
+    ticket->next = NULL;
+    *end = ticket;
     for (int s = 0; s < ticket->n_shards; s++)
         if ((to && to[s]) || ticket->slices[s].n_keys)
             add_calls(client, ticket, s);
@@ -427,6 +436,21 @@ int psv_client_barrier(struct psv_client *client, uint64_t step, uint64_t *ticke
     return psv_client_ask(client, &question, ticket_p);
 }
 
+int psv_client_begin(struct psv_client *client, uint64_t step, uint64_t *ticket_p)
+{
+    struct psv_question question = {
+        .op = CLU_WIRE_BEGIN, .step = step, .timeout_ms = client->options.request_timeout_ms};
+    return psv_client_ask(client, &question, ticket_p);
+}
+
+void psv_client_applied(struct psv_client *client, uint64_t *least_p, uint64_t *most_p)
+{
+    pthread_mutex_lock(&client->lock);
+    *least_p = client->least_applied;
+    *most_p = client->most_applied;
+    pthread_mutex_unlock(&client->lock);
+}
+
 /* ---- waiting ---- */
 
 static struct psv_ticket *find_ticket(struct psv_client *client, uint64_t id)
@@ -493,6 +517,8 @@ static const char *op_name(int op)
     case CLU_WIRE_ADOPT:
     case CLU_WIRE_FORGET:
         return "moving buckets";
+    case CLU_WIRE_BEGIN:
+        return "going on";
     default:
         return "question";
     }
@@ -670,6 +696,7 @@ static int allocate(struct psv_client *client, const struct psv_client_options *
     *client->map = *options->map;
     client->n_shards = (int)n_shards;
     clu_map_members(client->map, client->takes_part);
+    client->least_applied = UINT64_MAX;
     if (!strcmp(options->wire_dtype, "bf16_feedback")) {
         client->feedback = calloc(n_tables + 1, sizeof(struct psv_feedback *));
         int status = client->feedback ? 0 : CLU_E_NO_MEMORY;

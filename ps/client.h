@@ -84,6 +84,14 @@ int psv_client_confirm(struct psv_client *client, uint64_t step);
 /* Every step <= step is applied at every shard once this ticket is done. */
 int psv_client_barrier(struct psv_client *client, uint64_t step, uint64_t *ticket_p);
 
+/* Rank 0 of a group that goes on where another died (ps/shard_life.c): the next step that any shard
+ * applies is step + 1. After every rank's open and before anybody's first pull. */
+int psv_client_begin(struct psv_client *client, uint64_t step, uint64_t *ticket_p);
+
+/* How many steps the shards had applied when they answered this client's hello: the least and the
+ * most of them. */
+void psv_client_applied(struct psv_client *client, uint64_t *least_p, uint64_t *most_p);
+
 /* Waits until the ticket's request is done, at most timeout_ms (-1: until the request's own
  * deadline). 0, or: CLU_E_AGAIN: timeout_ms passed first, the ticket lives on; CLU_E_TIMEOUT: its
  * deadline passed (logged with the shards that did not answer); otherwise a server's status (logged
@@ -101,8 +109,9 @@ int psv_client_wait_snapshot(struct psv_client *client, uint64_t ticket, int tim
                              struct psv_file **files_p, int *n_files_p);
 
 /* Shards listen elsewhere since a newer map (a server was started again): connects there and asks
- * again what is under way. Of the map only the endpoints of shards that the client knows are taken.
- */
+ * again what is under way, which gets its whole time anew. A shard without an endpoint is being
+ * started: what is asked of it waits, and its time with it, until a map says where it is. Of the map
+ * only the endpoints of shards that the client knows are taken. */
 int psv_client_remap(struct psv_client *client, const struct clu_bucket_map *map);
 
 /* ---- buckets that move while the job trains: ps/shard_move.c ---- */

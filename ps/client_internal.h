@@ -58,7 +58,7 @@ struct psv_ticket {
     int status;      /* of the first failure */
     int n_open, n_damaged;
     bool done, detached; /* detached: nobody waits, the ticket retires by itself */
-    int64_t deadline_at_ms, server_deadline_at_ms;
+    int64_t timeout_ms, deadline_at_ms, server_deadline_at_ms;
     _Atomic int lent; /* frames of this ticket that the transport still reads */
 
     int n_parts;
@@ -123,6 +123,7 @@ struct psv_client {
     struct psv_ticket *idle; /* may be used again, once nothing of them is lent */
     uint64_t last_ticket, last_push_seq, last_seq;
     int n_open_calls;
+    uint64_t least_applied, most_applied; /* as hellos were answered */
     struct psv_client_stats stats;
     struct clu_message message; /* for receiving */
 };
@@ -162,7 +163,11 @@ int psv_client_greet(struct psv_client *client, const bool *to);
 /* CLOCK_MONOTONIC. */
 int64_t psv_client_now_ms(void);
 
-/* Opens link i's socket towards its endpoint (closing the one before). */
+/* A ticket's time begins now. Lock held. */
+void psv_ticket_start_clock(struct psv_ticket *ticket, int64_t now_ms);
+
+/* Opens link i's socket towards its endpoint (closing the one before); none, when it has no
+ * endpoint. */
 int psv_link_open(struct psv_client *client, int i);
 
 /* Bytes of the rows of a call. */

@@ -53,6 +53,9 @@ int psv_link_open(struct psv_client *client, int i)
     };
     clu_socket_close(link->socket);
     link->socket = NULL;
+    client->polls[1 + i].fd = -1;
+    if (!link->endpoint[0])
+        return 0;
     int status = clu_socket_open(client->options.transport, &options, &link->socket);
     if (!status)
         status = clu_socket_connect(link->socket, link->endpoint);
@@ -357,6 +360,12 @@ static int take_answer(struct psv_client *client, struct psv_call *call,
         scatter_call(client, call, data);
         note_staleness(client, ticket->step, reply->step);
         return 0;
+    case CLU_WIRE_HELLO:
+        if (reply->step < client->least_applied)
+            client->least_applied = reply->step;
+        if (reply->step > client->most_applied)
+            client->most_applied = reply->step;
+        return 0;
     case CLU_WIRE_SNAPSHOT:
         return read_file(client, call, data, bytes);
     case CLU_WIRE_STATS:
@@ -474,6 +483,16 @@ static void give_up(struct psv_client *client, struct psv_ticket *ticket, int64_
     psv_ticket_end(client, ticket, CLU_E_TIMEOUT);
 }
 
+/* True while a shard that a ticket waits for is being started: whoever runs the job has a deadline
+ * for that. */
+static bool is_patient(const struct psv_client *client, const struct psv_ticket *ticket)
+{
+    for (int c = 0; c < ticket->n_calls; c++)
+        if (ticket->calls[c].open && !client->links[ticket->calls[c].shard].endpoint[0])
+            return true;
+    return false;
+}
+
 int psv_client_timers(struct psv_client *client, int64_t now_ms)
 {
     int64_t next = now_ms + MAX_DRIVE_MS;
@@ -483,6 +502,8 @@ int psv_client_timers(struct psv_client *client, int64_t now_ms)
             psv_ticket_retire(client, ticket);
         if (ticket->done)
             continue;
+        if (now_ms >= ticket->deadline_at_ms && is_patient(client, ticket))
+            psv_ticket_start_clock(ticket, now_ms);
         if (now_ms >= ticket->deadline_at_ms) {
             give_up(client, ticket, now_ms);
             continue;

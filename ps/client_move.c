@@ -125,8 +125,10 @@ int psv_client_remap(struct psv_client *client, const struct clu_bucket_map *map
         if (!link->socket && !client->takes_part[s])
             continue; /* takes no part */
         status = psv_link_open(client, s);
-        for (struct psv_call *call = link->first; call; call = call->next)
+        for (struct psv_call *call = link->first; call; call = call->next) {
             call->retry_at_ms = 0;
+            psv_ticket_start_clock(call->ticket, psv_client_now_ms());
+        }
     }
     uint64_t one = 1;
     if (client->driving && write(client->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)

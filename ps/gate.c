@@ -169,6 +169,19 @@ struct psv_request **psv_gate_ready(struct psv_gate *gate)
     return slot->n_present == gate->n_ranks ? slot->push : NULL;
 }
 
+void psv_gate_drop(struct psv_gate *gate, int rank_index, uint64_t incarnation)
+{
+    for (int i = 0; i < gate->window; i++) {
+        struct psv_request **push = &gate->slots[i].push[rank_index];
+        if (!*push || (*push)->incarnation >= incarnation)
+            continue;
+        gate->bytes -= psv_request_bytes(*push); /* (I2) */
+        psv_request_free(*push);
+        *push = NULL;
+        gate->slots[i].n_present--;
+    }
+}
+
 static void empty_slot(struct psv_gate *gate, struct slot *slot)
 {
     for (int r = 0; r < gate->n_ranks; r++) {

@@ -61,6 +61,9 @@ int psv_gate_offer(struct psv_gate *gate, uint64_t position, int rank_index,
 /* The pushes [n_ranks] of done + 1 when all are there, else NULL. */
 struct psv_request **psv_gate_ready(struct psv_gate *gate);
 
+/* Drops what waits here of a rank's incarnations below `incarnation`. */
+void psv_gate_drop(struct psv_gate *gate, int rank_index, uint64_t incarnation);
+
 /* Frees the slot of done + 1 and moves on; it must be ready. */
 void psv_gate_pop(struct psv_gate *gate);
 

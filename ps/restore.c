@@ -120,6 +120,9 @@ int psv_restore_shard(struct emb_shard *rows, const struct psv_origin *origin, i
                  (unsigned long long)emb_shard_step(rows));
         return drop_what_left(rows, &owned);
     }
+    if (origin->stand)
+        return clu_fail(CLU_E_LOST, "shard %d: the rows that were committed here are gone",
+                        owned.shard);
     const char *how = "is empty";
     if (!origin->step || !origin->folder[0] || owns_nothing) {
         if (!is_empty(rows) || emb_shard_last_seq(rows, CHANGES_MARK))

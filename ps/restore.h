@@ -4,6 +4,9 @@
  *     the store holds that step        go back to it                    costs what changed since
  *     anything else                    empty it, read snapshot files    costs the table
  *
+ * A server that is started again while the rest of the job stands (origin->stand) may only take the
+ * first line: its rows go on as they were committed, or LOST says that they are not there.
+ *
  * Marks in the store itself say what it is: the generation that last wrote it, and the set of
  * buckets it holds, which changes when buckets move; so a store of another shape of the job is
  * never taken for ours. Threads: the shard's owner.

@@ -1,6 +1,7 @@
 /* The server as a member of a job: bind first (the map needs the endpoints), join, restore what
- * the welcome names, serve, obey, leave. The main thread only sleeps on orders and looks at the
- * shard threads between them; it touches no row.
+ * the welcome names, serve, obey, leave. When the job goes back to a snapshot, a server that lives
+ * goes back in place: its threads end, the rows are rolled back, threads start. Otherwise the main
+ * thread only sleeps on orders and looks at the shard threads between them; it touches no row.
  */
 #include "cluster/file.h"
 #include "cluster/job.h"
@@ -12,6 +13,7 @@
 #include "embeddings/shard.h"
 #include "ps/server.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,32 +71,6 @@ static int join(const struct psv_server_options *options, const struct psv_serve
     return status;
 }
 
-static int restore(const struct psv_server_options *options, struct psv_server *server,
-                   struct clu_member *member, int *first_shard_p)
-{
-    const struct clu_welcome *welcome = clu_member_welcome(member);
-    struct clu_bucket_map *map = malloc(sizeof(*map));
-    if (!map)
-        return clu_fail(CLU_E_NO_MEMORY, "no memory for the map");
-    int status = clu_member_map(member, map);
-    int first = status ? -1 : clu_map_first_shard(map, options->rank);
-    if (!status && first < 0)
-        status = clu_fail(CLU_E_CONFIG, "server %d is not in the map", options->rank);
-    struct psv_origin origin = {
-        .map = map,
-        .first_shard = first,
-        .folder = welcome->resume,
-        .step = welcome->resume_step,
-        .generation = welcome->generation,
-    };
-    if (!status)
-        status = psv_server_restore(server, &origin);
-    free(map);
-    if (!status)
-        *first_shard_p = first;
-    return status;
-}
-
 static void report_simply(struct clu_member *member, enum clu_report_kind kind, int status,
                           const char *text)
 {
@@ -107,6 +83,84 @@ static void report_simply(struct clu_member *member, enum clu_report_kind kind, 
         snprintf(report->text, sizeof(report->text), "%s", text);
     clu_member_report(member, report);
     free(report);
+}
+
+static int report_ready(struct clu_member *member, uint64_t generation)
+{
+    struct clu_report *report = calloc(1, sizeof(*report));
+    if (!report)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for a report");
+    report->kind = CLU_REPORT_READY;
+    report->generation = generation;
+    int status = clu_member_report(member, report);
+    free(report);
+    return status;
+}
+
+/* Brings the rows to where a life begins, and serves from there. origin: all but the map. */
+static int begin_life(const struct psv_server_options *options, struct psv_server *server,
+                      struct clu_member *member, struct psv_origin *origin, uint64_t *generation_p)
+{
+    struct clu_bucket_map *map = malloc(sizeof(*map));
+    if (!map)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for the map");
+    int status = clu_member_map(member, map);
+    int first = status ? -1 : clu_map_first_shard(map, options->rank);
+    if (!status && first < 0)
+        status = clu_fail(CLU_E_CONFIG, "server %d is not in the map", options->rank);
+    origin->map = map;
+    origin->first_shard = first;
+    if (!status)
+        status = psv_server_restore(server, origin);
+    free(map);
+    if (!status)
+        status = psv_server_start(server, first);
+    if (status)
+        return status;
+    *generation_p = origin->generation;
+    clu_info("serving %lld shards, %d tables, from step %llu of life %llu",
+             (long long)options->job->shards, options->n_tables, (unsigned long long)origin->step,
+             (unsigned long long)origin->generation);
+    return report_ready(member, origin->generation);
+}
+
+/* What the welcome names: the first life that this process is part of. */
+static int begin_first_life(const struct psv_server_options *options, struct psv_server *server,
+                            struct clu_member *member, uint64_t *generation_p)
+{
+    const struct clu_welcome *welcome = clu_member_welcome(member);
+    struct psv_origin origin = {
+        .folder = welcome->resume,
+        .step = welcome->resume_step,
+        .generation = welcome->generation,
+        .stand = welcome->stand,
+        .least_incarnation = welcome->least_incarnation,
+    };
+    return begin_life(options, server, member, &origin, generation_p);
+}
+
+/* Order RESTORE: the job goes back to a snapshot, and this process goes with it: what is still right
+ * in memory stays there. */
+static int begin_next_life(const struct psv_server_options *options, struct psv_server *server,
+                           struct clu_member *member, const struct clu_order *order,
+                           uint64_t *generation_p)
+{
+    if (order->generation <= *generation_p)
+        return CLU_OK; /* given again by a restarted scheduler: this life began here already */
+    char root[CLU_PATH_BYTES], folder[CLU_PATH_BYTES] = "";
+    int status = clu_snapshot_root(options->job->out, root);
+    if (!status && order->step)
+        status = clu_snapshot_folder(root, order->step, false, folder);
+    if (status)
+        return status;
+    struct psv_origin origin = {
+        .folder = folder,
+        .step = order->step,
+        .generation = order->generation,
+        .least_incarnation = order->least_incarnation,
+    };
+    psv_server_rest(server);
+    return begin_life(options, server, member, &origin, generation_p);
 }
 
 /* says once that storage fails, and again after it had recovered */
@@ -165,7 +219,8 @@ static void dump(struct psv_server *server)
 }
 
 /* Until an order to stop, or a failure. */
-static int obey(struct psv_server *server, struct clu_member *member)
+static int obey(const struct psv_server_options *options, struct psv_server *server,
+                struct clu_member *member, uint64_t generation)
 {
     int64_t state_at = now_ms();
     bool stalled = false;
@@ -191,7 +246,23 @@ static int obey(struct psv_server *server, struct clu_member *member)
             return order.status;
         if (order.kind == CLU_ORDER_DUMP)
             dump(server);
+        if (order.kind == CLU_ORDER_RESTORE &&
+            (status = begin_next_life(options, server, member, &order, &generation)))
+            return status;
     }
+}
+
+/* Rows that cannot be read are of no use here: the buckets come from the last snapshot instead. What
+ * is damaged is kept for a look, the newest of it. */
+static int set_aside(const char *dir)
+{
+    char aside[CLU_PATH_BYTES];
+    snprintf(aside, sizeof(aside), "%s.damaged", dir);
+    clu_remove_tree(aside);
+    if (rename(dir, aside))
+        return clu_fail(clu_status_from_errno(errno), "%s: %s", dir, strerror(errno));
+    clu_warn("%s is damaged and set aside as %s", dir, aside);
+    return CLU_OK;
 }
 
 int psv_server_run(const struct psv_server_options *options)
@@ -200,7 +271,7 @@ int psv_server_run(const struct psv_server_options *options)
     char bind[300], root[CLU_PATH_BYTES], move_root[CLU_PATH_BYTES];
     struct psv_server *server = NULL;
     struct clu_member *member = NULL;
-    int first_shard = 0;
+    uint64_t generation = 0;
     snprintf(bind, sizeof(bind), "tcp://%s:*", job->host);
     int status = clu_snapshot_root(job->out, root);
     if (!status)
@@ -223,18 +294,14 @@ int psv_server_run(const struct psv_server_options *options)
         .move_root = move_root,
     };
     status = psv_server_open(&threads, &server);
+    if (status == CLU_E_CORRUPT && !set_aside(options->dir))
+        status = psv_server_open(&threads, &server);
     if (!status)
         status = join(options, server, &member);
     if (!status)
-        status = restore(options, server, member, &first_shard);
+        status = begin_first_life(options, server, member, &generation);
     if (!status)
-        status = psv_server_start(server, first_shard);
-    if (!status) {
-        report_simply(member, CLU_REPORT_READY, 0, NULL);
-        clu_info("serving %lld shards, %d tables, from step %llu", (long long)job->shards,
-                 options->n_tables, (unsigned long long)clu_member_welcome(member)->resume_step);
-        status = obey(server, member);
-    }
+        status = obey(options, server, member, generation);
     int stopped = psv_server_stop(server);
     if (!status)
         status = stopped;

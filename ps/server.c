@@ -56,7 +56,7 @@ struct psv_server {
     uint64_t owners;  /* as restore was told; 0: it was not */
     _Atomic int stop; /* 1: in order, 2: at once */
     _Atomic int status;
-    uint64_t applied; /* what start begins from */
+    uint64_t least_incarnation; /* as restore was told */
     int n_threads;
     struct thread thread[];
 };
@@ -214,6 +214,7 @@ int psv_server_restore(struct psv_server *server, const struct psv_origin *origi
 {
     bool keep_log = !strcmp(server->options.durability, "log");
     server->owners = origin->map->owners;
+    server->least_incarnation = origin->least_incarnation;
     for (int i = 0; i < server->n_threads; i++) {
         int status = psv_restore_shard(server->thread[i].rows, origin, i, keep_log);
         if (status)
@@ -236,6 +237,7 @@ int psv_server_start(struct psv_server *server, int first_shard)
                       .n_tables = options->n_tables},
             .number = first_shard + i,
             .applied = emb_shard_step(thread->rows),
+            .least_incarnation = server->least_incarnation,
             .snapshot_root = options->snapshot_root,
             .move_root = options->move_root,
             .owners = server->owners,
@@ -294,7 +296,8 @@ void psv_server_stats(struct psv_server *server, struct psv_server_stats *stats_
     *stats_p = sum;
 }
 
-static void end_threads(struct psv_server *server, int how)
+/* Ends the threads and what they have in mind. */
+static void halt(struct psv_server *server, int how)
 {
     uint64_t one = 1;
     atomic_store(&server->stop, how);
@@ -306,7 +309,23 @@ static void end_threads(struct psv_server *server, int how)
         struct thread *thread = &server->thread[i];
         if (thread->running)
             pthread_join(thread->thread, NULL);
+        thread->running = false;
         psv_shard_free(thread->shard);
+        thread->shard = NULL;
+    }
+}
+
+void psv_server_rest(struct psv_server *server)
+{
+    halt(server, 2);
+    atomic_store(&server->stop, 0);
+}
+
+static void end_threads(struct psv_server *server, int how)
+{
+    halt(server, how);
+    for (int i = 0; i < server->n_threads; i++) {
+        struct thread *thread = &server->thread[i];
         clu_socket_close(thread->socket);
         emb_shard_close(thread->rows);
         if (thread->wake >= 0)

@@ -10,6 +10,7 @@
 #ifndef PS_SERVER_H
 #define PS_SERVER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -68,6 +69,8 @@ struct psv_origin {
     const char *folder;  /* snapshot to start from; "": from nothing */
     uint64_t step;       /* its step; 0 from nothing */
     uint64_t generation; /* which life of the job this is; 0: always restore */
+    bool stand;          /* only rows of this very life will do: LOST when they are not there */
+    uint64_t least_incarnation; /* of the workers of this life (ps/shard.h) */
 };
 
 /* Brings every shard to the origin's state. Rows that were committed within the same life by
@@ -78,6 +81,10 @@ int psv_server_restore(struct psv_server *server, const struct psv_origin *origi
 
 /* Starts the threads. first_shard as above (0 where nothing was restored). */
 int psv_server_start(struct psv_server *server, int first_shard);
+
+/* Ends the threads and keeps everything else: rows in memory, sockets, endpoints. Then restore and
+ * start begin another life, in place. */
+void psv_server_rest(struct psv_server *server);
 
 /* 0 while all is well; the first failure's status otherwise. Thread: any. */
 int psv_server_status(const struct psv_server *server);

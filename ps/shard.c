@@ -36,6 +36,8 @@ int psv_shard_create(const struct psv_shard_options *options, struct psv_shard *
     shard->sources = calloc(n_ranks, sizeof(*shard->sources));
     shard->incarnation = calloc(n_ranks, sizeof(*shard->incarnation));
     shard->rank_gate = calloc(n_ranks, sizeof(struct psv_gate *));
+    for (size_t r = 0; shard->incarnation && r < n_ranks; r++)
+        shard->incarnation[r] = options->least_incarnation;
     if (!shard->tables || !shard->held || !shard->sources || !shard->incarnation ||
         !shard->rank_gate || psv_merge_create(&shard->merge) ||
         psv_pool_create(64 << 20, &shard->pool))
@@ -51,9 +53,7 @@ int psv_shard_create(const struct psv_shard_options *options, struct psv_shard *
         own->owned = NULL;
     }
     if (options->terms.staleness >= 0) {
-        status = psv_gate_create(options->terms.n_ranks,
-                                 (int)options->terms.staleness + 1 + SPARE_WINDOW,
-                                 own->max_buffered_bytes, options->applied, &shard->gate);
+        status = psv_shard_create_gate(shard, options->applied, &shard->gate);
         if (status)
             goto fail;
     }
@@ -255,9 +255,24 @@ static void handle_hello(struct psv_shard *shard, struct psv_request *request)
     char sentence[SENTENCE_BYTES] = "the hello is malformed";
     int status = psv_hello_check(&shard->options.terms, request->text, request->n_text, sentence,
                                  sizeof(sentence));
+    if (!status) {
+        status = psv_shard_meet(shard, request->rank, request->incarnation);
+        snprintf(sentence, sizeof(sentence), "%s",
+                 status == CLU_E_LOST ? "this rank was started again since"
+                                      : "an earlier step is not stored yet");
+    }
     if (!status)
         status = note_earlier_pushes(shard, request);
     psv_shard_reply(shard, request, status, status ? sentence : NULL);
+    psv_request_free(request);
+}
+
+static void handle_begin(struct psv_shard *shard, struct psv_request *request)
+{
+    int status = request->incarnation < shard->incarnation[request->rank]
+                     ? CLU_E_LOST
+                     : psv_shard_go_on(shard, request->step);
+    psv_shard_reply(shard, request, status, NULL);
     psv_request_free(request);
 }
 
@@ -310,10 +325,8 @@ static struct psv_gate *gate_of(struct psv_shard *shard, const struct psv_reques
     uint32_t rank = push->rank;
     if (!psv_shard_is_async(shard))
         return shard->gate;
-    if (shard->rank_gate[rank] && shard->incarnation[rank] == push->incarnation)
+    if (shard->rank_gate[rank])
         return shard->rank_gate[rank];
-    psv_gate_free(shard->rank_gate[rank]);
-    shard->rank_gate[rank] = NULL;
     uint64_t max_bytes = shard->options.max_buffered_bytes / (uint64_t)shard->options.terms.n_ranks;
     if (psv_gate_create(1, ASYNC_WINDOW, max_bytes,
                         emb_shard_last_seq(shard->rows, push->incarnation),
@@ -326,21 +339,17 @@ static void handle_push(struct psv_shard *shard, struct psv_request *push)
 {
     int status = shard->status;
     const char *sentence = "this shard cannot apply any more steps";
-    uint64_t *incarnation = &shard->incarnation[push->rank];
-    if (!status && push->incarnation < *incarnation) {
-        status = CLU_E_LOST;
-        sentence = "this rank was started again since";
-    }
     struct psv_gate *gate = NULL;
     if (!status) {
-        bool stuck =
-            psv_shard_is_async(shard) && shard->stalled && push->incarnation > *incarnation;
-        gate = stuck ? NULL : gate_of(shard, push);
-        status = gate ? 0 : stuck ? CLU_E_AGAIN : CLU_E_NO_MEMORY;
-        sentence = "no room for this push";
+        status = psv_shard_meet(shard, push->rank, push->incarnation);
+        sentence =
+            status == CLU_E_LOST ? "this rank was started again since" : "no room for this push";
     }
     if (!status) {
-        *incarnation = push->incarnation;
+        gate = gate_of(shard, push);
+        status = gate ? 0 : CLU_E_NO_MEMORY;
+    }
+    if (!status) {
         status = psv_gate_offer(gate, psv_shard_is_async(shard) ? push->seq : push->step,
                                 psv_shard_is_async(shard) ? 0 : (int)push->rank, push);
     }
@@ -401,6 +410,9 @@ static void dispatch(struct psv_shard *shard, struct psv_request *request)
     case CLU_WIRE_FORGET:
         psv_shard_handle_move(shard, request);
         break;
+    case CLU_WIRE_BEGIN:
+        handle_begin(shard, request);
+        break;
     case CLU_WIRE_CONFIRM:
         psv_shard_reply(shard, request, emb_shard_snapshot_confirm(shard->rows, request->step),
                         NULL);
@@ -425,6 +437,10 @@ static const char *check(const struct psv_shard *shard, const struct clu_wire_re
     bool moves = header->op >= CLU_WIRE_COLLECT && header->op <= CLU_WIRE_FORGET;
     if (moves && psv_shard_check_moves(header))
         return psv_shard_check_moves(header);
+    if (header->op == CLU_WIRE_BEGIN && header->step > UINT32_MAX)
+        return "numbers";
+    if (header->op == CLU_WIRE_BEGIN && header->rank >= (uint32_t)shard->options.terms.n_ranks)
+        return "rank";
     if (!has_keys)
         return message->n_frames > 1 || header->n_parts || header->coded ? "frames" : NULL;
     if (!header->incarnation || !header->seq || !header->step || header->step > UINT32_MAX)

@@ -21,10 +21,12 @@
  *  (R6) storage that is full or fails stops the applying, not the shard: nothing is acknowledged,
  *       it is tried again, and pulls that need no more steps are answered. A gradient that is not
  *       finite, or a store that is damaged, ends the job: every later push gets that status.
- *  (R9) a push is applied by the owners that it was split for; a pull by owners that are not known
- *       here yet is held until they are (ps/shard_move.c).
  *  (R7) nothing is allocated for a message before its sizes are checked; what is held is bounded,
  *       and more is refused with AGAIN.
+ *  (R8) once a rank's hello is answered, no push of an older incarnation of that rank is taken, and
+ *       none of those that waited is left (ps/shard_life.c).
+ *  (R9) a push is applied by the owners that it was split for; a pull by owners that are not known
+ *       here yet is held until they are (ps/shard_move.c).
  *
  * Threads: one object, one thread.
  */
@@ -46,6 +48,7 @@ struct psv_shard_options {
     struct psv_terms terms;      /* tables are copied */
     int number;                  /* job-wide: names the snapshot's file */
     uint64_t applied;            /* steps already in rows */
+    uint64_t least_incarnation;  /* pushes of older ones belong to a life that is over */
     const char *snapshot_root;   /* snapshots are written below it only; NULL: anywhere */
     const char *move_root;       /* rows of buckets that move lie there; NULL: none move */
     uint64_t owners;             /* version of the map's owners; 0: not told, any will do */

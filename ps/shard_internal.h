@@ -1,7 +1,7 @@
-/* The insides of a shard's mind, for its four rooms: shard.c (requests, what is held),
+/* The insides of a shard's mind, for its rooms: shard.c (requests, what is held),
  * shard_reply.c
- * (replies and pulls), shard_apply.c (steps), shard_snapshot.c, shard_move.c. The rules (R1) to
- * (R9): shard.h.
+ * (replies and pulls), shard_apply.c (steps), shard_life.c (who may push), shard_snapshot.c,
+ * shard_move.c. The rules (R1) to (R9): shard.h.
  */
 #ifndef PS_SHARD_INTERNAL_H
 #define PS_SHARD_INTERNAL_H
@@ -95,6 +95,16 @@ size_t psv_shard_rows_bytes(const struct psv_shard *shard, const struct clu_wire
 
 /* Applies whatever is complete; answers what waited for it. */
 void psv_shard_apply_ready(struct psv_shard *shard, int64_t now_ms);
+
+/* A rank was started again: what older incarnations of it left here goes (R8). AGAIN while a step
+ * of theirs is half applied; LOST when this one is older than one that is known. */
+int psv_shard_meet(struct psv_shard *shard, uint32_t rank, uint64_t incarnation);
+
+/* The next step to be applied is step + 1, whatever is missing up to it. Durable on return. */
+int psv_shard_go_on(struct psv_shard *shard, uint64_t step);
+
+/* A gate as the terms want it, for steps after `done`. */
+int psv_shard_create_gate(const struct psv_shard *shard, uint64_t done, struct psv_gate **gate_p);
 
 /* Answers held requests that are ready now. */
 void psv_shard_release_held(struct psv_shard *shard);

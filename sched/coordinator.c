@@ -2,11 +2,11 @@
  *
  *     transition                        function
  *     GATHERING -> RESTORING            on_join -> servers_complete
- *     RESTORING -> RUNNING              on_report(READY) -> servers_ready
+ *     RESTORING, MENDING -> RUNNING     on_report(READY) -> servers_ready
  *     RUNNING -> STOPPING               on_leave -> workers_left
  *     STOPPING -> ENDED                 on_leave -> servers_left
  *     any -> BROKEN                     fail
- *     BROKEN -> GATHERING               schd_coordinator_recover
+ *     BROKEN -> GATHERING, MENDING      schd_coordinator_recover
  *     BROKEN -> ENDED                   tick, when nobody supervises
  *
  * Invariants, cited below:
@@ -17,6 +17,9 @@
  * member.
  * (C4) SAVE comes before the WELCOME it makes possible: a restarted scheduler knows whom it let in.
  * (C5) The job ends well only when rank 0 said FINISHED and every member left with status 0.
+ * (C6) A server serves one life: its READY names the generation, and another one's counts for
+ * nothing; workers are let in while every server is READY.
+ * (C7) While the job is BROKEN, and a supervisor may start others in their place, nobody joins.
  */
 #include "sched/coordinator_internal.h"
 
@@ -30,7 +33,7 @@
 
 const char *schd_phase_name(enum schd_phase phase)
 {
-    static const char *const names[] = {"gathering", "restoring", "running",
+    static const char *const names[] = {"gathering", "restoring", "running", "mending",
                                         "stopping",  "broken",    "ended"};
     return names[phase];
 }
@@ -107,6 +110,9 @@ static void check_deadlines(struct schd_coordinator *c, int64_t now) /* (C3) */
     case SCHD_RUNNING:
         name_missing(c, now, CLU_ROLE_WORKER, SCHD_IN, "joined");
         break;
+    case SCHD_MENDING:
+        name_missing(c, now, CLU_ROLE_PS, SCHD_READY, "come back");
+        break;
     case SCHD_STOPPING:
         if (c->finished)
             schd_core_end(c, CLU_OK, "done; a server did not say goodbye in time");
@@ -181,7 +187,7 @@ void schd_coordinator_stop(struct schd_coordinator *c, int64_t now, const char *
     schd_core_save(c);
     if (c->phase == SCHD_BROKEN || c->phase == SCHD_STOPPING)
         return;
-    bool running = c->phase == SCHD_RUNNING &&
+    bool running = (c->phase == SCHD_RUNNING || c->phase == SCHD_MENDING) &&
                    schd_core_count(c, CLU_ROLE_WORKER, SCHD_IN) == c->shape.n_workers;
     struct clu_order stop = {
         .kind = CLU_ORDER_STOP, .status = CLU_E_INTERRUPTED, .snapshot = running};
@@ -200,43 +206,13 @@ void schd_coordinator_gone(struct schd_coordinator *c, int64_t now, enum clu_rol
     struct member *m = schd_core_find(c, role, rank);
     if (!m || !schd_core_is_here(m))
         return;
+    if (m->stand && m->role == CLU_ROLE_PS && m->state != SCHD_READY && status != CLU_E_LOST)
+        c->must_go_back = true; /* it ended by itself: its rows will not do */
     m->state = SCHD_DEAD;
     m->status = status;
     snprintf(m->text, sizeof(m->text), "%s", why);
     schd_core_drop_orders(m);
     schd_core_fail(c, now, status, "%s %d %s", clu_role_name(role), rank, why);
-}
-
-static void forget_members(struct schd_coordinator *c)
-{
-    for (int i = 0; i < c->n_members; i++) {
-        struct member *m = &c->members[i];
-        schd_core_drop_orders(m);
-        free(m->figures);
-        *m = (struct member){.role = m->role, .rank = m->rank};
-    }
-}
-
-void schd_coordinator_recover(struct schd_coordinator *c, int64_t now, const char *resume,
-                              uint64_t resume_step)
-{
-    forget_members(c);
-    c->life.generation++;
-    c->life.resume_step = resume_step;
-    snprintf(c->life.resume, sizeof(c->life.resume), "%s", resume);
-    c->phase = SCHD_GATHERING;
-    c->status = CLU_OK;
-    c->text[0] = '\0';
-    c->step = resume_step;
-    c->finished = false;
-    c->snapshot = SNAPSHOT_NONE;
-    c->deadline_ms = now + c->shape.start_timeout_ms;
-    c->map.version++;
-    for (int i = 0; i < c->map.n_shards; i++)
-        c->map.endpoint[i][0] = '\0';
-    schd_core_save(c);
-    if (c->stopping)
-        schd_core_end(c, CLU_E_INTERRUPTED, c->stop_why);
 }
 
 void schd_coordinator_dump(struct schd_coordinator *c)
@@ -263,6 +239,7 @@ struct schd_coordinator *schd_coordinator_create(const struct schd_shape *shape,
     c->deadline_ms = now + shape->start_timeout_ms;
     c->step = life->resume_step;
     c->whole_step = life->resume_step;
+    c->least_incarnation = life->generation << 32;
     if (!c->members || clu_map_init(&c->map, shape->n_servers, shape->shards_per_server)) {
         schd_coordinator_free(c);
         return NULL;
@@ -283,8 +260,8 @@ void schd_coordinator_free(struct schd_coordinator *c)
     struct schd_action action;
     while (schd_coordinator_next(c, &action))
         schd_action_fini(&action);
-    if (c->members)
-        forget_members(c);
+    for (int i = 0; c->members && i < c->n_members; i++)
+        schd_core_forget(c, &c->members[i]);
     free(c->members);
     free(c);
 }

@@ -4,14 +4,16 @@
  * tested by calling it.
  *
  *     GATHERING -servers joined-> RESTORING -all READY-> RUNNING -workers left-> STOPPING
- *         |                           |                     |                       |
- *         '--- a deadline, a silent member, a bad end ------+---> BROKEN    all servers left
- *                                                                    |              |
- *         GATHERING <--- recover: the next generation ---------------'---------> ENDED
+ *         |                           |                   |   ^                     |
+ *         '--- a deadline, a silent member, a bad end ----+---|--> BROKEN    all servers left
+ *                                                             |      |              |
+ *         GATHERING <-- recover: back, the next generation ---|------+          ENDED
+ *         MENDING <---- recover: the life goes on ------------|------'
+ *            '--------- all servers READY --------------------'
  *
  * A member: ABSENT -> JOINED (waits for the others) -> IN (welcomed) -> READY (a server that has
  * restored) -> LEFT; or DEAD, when it was silent for longer than dead_after_ms or left with an
- * error.
+ * error. How a job recovers, and who is started again: coordinator_recover.c.
  *
  * Threads: one owner. Cost: a message is O(1) but for joins, which build a map.
  */
@@ -27,6 +29,7 @@ enum schd_phase {
     SCHD_GATHERING,
     SCHD_RESTORING,
     SCHD_RUNNING,
+    SCHD_MENDING,
     SCHD_STOPPING,
     SCHD_BROKEN,
     SCHD_ENDED,
@@ -47,6 +50,8 @@ struct schd_shape {
     int64_t stop_timeout_ms; /* longest a stop on request may take */
     int64_t snapshot_ms;     /* a snapshot at least this often; 0: never by time */
     bool supervised;         /* somebody restarts what dies: wait for recover when broken */
+    bool servers_stand;      /* rows outlive their server's process as they are (durability: log) */
+    bool workers_stand;      /* and other workers may go on with them (and staleness > 0) */
 };
 
 /* Where a life of the job starts from. */
@@ -111,9 +116,25 @@ void schd_coordinator_stop(struct schd_coordinator *coordinator, int64_t now_ms,
 void schd_coordinator_gone(struct schd_coordinator *coordinator, int64_t now_ms, enum clu_role role,
                            int rank, int status, const char *why);
 
-/* A new life of the job: every member is forgotten, GATHERING starts again at generation + 1. */
+/* How a job goes on after a loss. */
+enum schd_way {
+    SCHD_WAY_STAND,   /* the life goes on: lost servers come back with their rows, workers stay */
+    SCHD_WAY_WORKERS, /* the life goes on: and a new group of workers goes on with the rows */
+    SCHD_WAY_BACK,    /* another life begins at a snapshot: living servers go back in place */
+    SCHD_WAY_ANEW,    /* the same, and every process is started again */
+};
+
+/* The way that the policy allows now. From this call until recover no member is let in: whoever is
+ * to be replaced can be ended meanwhile, and cannot have come in by then. */
+enum schd_way schd_coordinator_plan(struct schd_coordinator *coordinator);
+
+/* Whether a member is to be started (after what is left of its process is ended) to go that way. */
+bool schd_coordinator_starts(const struct schd_coordinator *coordinator, enum schd_way way,
+                             enum clu_role role, int rank);
+
+/* Goes that way, from the newest whole snapshot (ignored by STAND). */
 void schd_coordinator_recover(struct schd_coordinator *coordinator, int64_t now_ms,
-                              const char *resume, uint64_t resume_step);
+                              enum schd_way way, const char *resume, uint64_t resume_step);
 
 /* Asks every member to write its state to its log. */
 void schd_coordinator_dump(struct schd_coordinator *coordinator);
@@ -148,8 +169,10 @@ struct schd_member_view {
 struct schd_view {
     enum schd_phase phase;
     uint64_t job_id, generation;
-    uint64_t step, n_steps; /* of the last progress */
-    uint64_t snapshot_step; /* newest whole one; 0: none yet */
+    uint64_t step, n_steps;            /* of the last progress */
+    uint64_t snapshot_step;            /* newest whole one; 0: none yet */
+    uint64_t n_gone_on;                /* times that new workers went on with rows as they stood */
+    uint64_t lost_steps, lost_samples; /* that the dense weights missed by it */
     bool snapshot_under_way, stopping;
     int n_members;
     int status; /* of BROKEN and ENDED */

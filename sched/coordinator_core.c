@@ -139,7 +139,35 @@ void schd_core_drop_orders(struct member *m)
         free(m->orders);
         m->orders = next;
     }
-    m->n_orders = 0;
+}
+
+bool schd_core_workers_stay(const struct schd_coordinator *c)
+{
+    for (int i = c->n_servers; i < c->n_members; i++)
+        if (!schd_core_is_here(&c->members[i]) &&
+            !(c->finished && c->members[i].state == SCHD_LEFT))
+            return false;
+    return true;
+}
+
+void schd_core_forget(struct schd_coordinator *c, struct member *m)
+{
+    schd_core_drop_orders(m);
+    free(m->figures);
+    if (m->role == CLU_ROLE_PS)
+        for (int i = 0; i < c->map.n_shards; i++)
+            if (c->map.server_of[i] == m->rank)
+                c->map.endpoint[i][0] = '\0';
+    *m = (struct member){.role = m->role, .rank = m->rank};
+}
+
+void schd_core_order_restore(struct schd_coordinator *c, struct member *m)
+{
+    struct clu_order restore = {.kind = CLU_ORDER_RESTORE,
+                                .step = c->life.resume_step,
+                                .generation = c->life.generation,
+                                .least_incarnation = c->least_incarnation};
+    schd_core_order(c, m, &restore);
 }
 
 void schd_core_welcome(struct schd_coordinator *c, struct member *m)
@@ -153,7 +181,13 @@ void schd_core_welcome(struct schd_coordinator *c, struct member *m)
     action->welcome.n_shards = c->map.n_shards;
     action->welcome.n_workers = c->shape.n_workers;
     action->welcome.resume_step = c->life.resume_step;
+    action->welcome.least_incarnation = c->least_incarnation;
+    action->welcome.stand = m->stand;
     memcpy(action->welcome.resume, c->life.resume, CLU_PATH_BYTES);
+    if (m->role == CLU_ROLE_WORKER && m->stand) {
+        action->welcome.resume_step = c->whole_at;
+        memcpy(action->welcome.resume, c->whole, CLU_PATH_BYTES);
+    }
 }
 
 /* ---- phases ---- */
@@ -170,8 +204,9 @@ void schd_core_end(struct schd_coordinator *c, int status, const char *text)
     snprintf(action->text, sizeof(action->text), "%s", c->text);
 }
 
-/* Something that the job cannot go on without is lost. A supervisor recovers or ends; without one
- * every member is told to stop, and the scheduler ends when they had time to. */
+/* Something that the job cannot go on without is lost. A supervisor recovers or ends: workers that
+ * may stay are let alone until then, and servers always. Without one every member is told to stop,
+ * and the scheduler ends when they had time to. */
 void schd_core_fail(struct schd_coordinator *c, int64_t now, int status, const char *format, ...)
 {
     if (c->phase == SCHD_BROKEN || c->phase == SCHD_ENDED)
@@ -183,16 +218,19 @@ void schd_core_fail(struct schd_coordinator *c, int64_t now, int status, const c
     c->phase = SCHD_BROKEN;
     c->status = status;
     c->deadline_ms = now + BROKEN_MS;
-    if (c->snapshot != SNAPSHOT_NONE) {
-        schd_core_add_action(c, SCHD_DROP)->step = c->snapshot_step;
-        c->snapshot = SNAPSHOT_NONE;
-    }
     schd_core_tell(c, CLU_LOG_ERROR, "%s", c->text);
     schd_core_save(c);
     struct clu_order stop = {.kind = CLU_ORDER_STOP, .status = status};
     snprintf(stop.text, sizeof(stop.text), "%s", c->text);
+    if (c->shape.supervised && schd_core_way(c) == SCHD_WAY_STAND)
+        return;
+    if (c->snapshot != SNAPSHOT_NONE) {
+        schd_core_add_action(c, SCHD_DROP)->step = c->snapshot_step;
+        c->snapshot = SNAPSHOT_NONE;
+    }
     schd_core_order_all(c, CLU_ROLE_WORKER, &stop);
-    schd_core_order_all(c, CLU_ROLE_PS, &stop);
+    if (!c->shape.supervised)
+        schd_core_order_all(c, CLU_ROLE_PS, &stop);
 }
 
 void schd_core_servers_complete(struct schd_coordinator *c, int64_t now)
@@ -207,36 +245,52 @@ void schd_core_servers_complete(struct schd_coordinator *c, int64_t now)
                    c->life.resume[0] ? "; resuming from " : "", c->life.resume);
     for (int i = 0; i < c->n_servers; i++) {
         c->members[i].state = SCHD_IN;
-        schd_core_welcome(c, &c->members[i]);
+        if (c->members[i].kept)
+            schd_core_order_restore(c, &c->members[i]);
+        else
+            schd_core_welcome(c, &c->members[i]);
     }
 }
 
 void schd_core_admit_worker(struct schd_coordinator *c, struct member *m)
 {
     m->state = SCHD_IN;
+    m->stand = c->workers_stand;
     schd_core_save(c); /* (C4) */
     schd_core_welcome(c, m);
     if (schd_core_count(c, CLU_ROLE_WORKER, SCHD_IN) == c->shape.n_workers)
         schd_core_tell(c, CLU_LOG_INFO, "%d worker%s joined, generation %llu, step %llu",
                        c->shape.n_workers, c->shape.n_workers == 1 ? "" : "s",
                        (unsigned long long)c->life.generation,
-                       (unsigned long long)c->life.resume_step);
+                       (unsigned long long)(c->workers_stand ? c->step : c->life.resume_step));
+}
+
+/* Where the servers listen now, without waiting for the next beat. */
+static void send_map(struct schd_coordinator *c)
+{
+    for (int i = c->n_servers; i < c->n_members; i++)
+        if (schd_core_is_here(&c->members[i]) && c->members[i].attached)
+            schd_core_send_to(c, &c->members[i].peer, CLU_CONTROL_BEAT)->with_map = true;
 }
 
 void schd_core_servers_ready(struct schd_coordinator *c, int64_t now)
 {
-    if (c->phase != SCHD_RESTORING || schd_core_count(c, CLU_ROLE_PS, SCHD_READY) < c->n_servers)
+    if ((c->phase != SCHD_RESTORING && c->phase != SCHD_MENDING) ||
+        schd_core_count(c, CLU_ROLE_PS, SCHD_READY) < c->n_servers)
         return;
     c->phase = SCHD_RUNNING;
+    c->ran = true;
     c->deadline_ms = now + c->shape.start_timeout_ms;
     c->snapshot_due_ms = now + c->shape.snapshot_ms;
     schd_core_save(c);
     for (int i = c->n_servers; i < c->n_members; i++)
         if (c->members[i].state == SCHD_JOINED)
             schd_core_admit_worker(c, &c->members[i]);
+    send_map(c);
+    schd_core_workers_left(c, now);
 }
 
-static void stop_servers(struct schd_coordinator *c, int64_t now)
+void schd_core_stop_servers(struct schd_coordinator *c, int64_t now)
 {
     c->phase = SCHD_STOPPING;
     c->deadline_ms = now + BROKEN_MS;
@@ -254,7 +308,7 @@ void schd_core_workers_left(struct schd_coordinator *c, int64_t now)
     if (!c->finished && !c->stopping)
         schd_core_fail(c, now, CLU_E_BUG, "the workers left before the last step was done");
     else if (c->phase == SCHD_RUNNING)
-        stop_servers(c, now);
+        schd_core_stop_servers(c, now);
 }
 
 void schd_core_servers_left(struct schd_coordinator *c)

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { RIVAL_MS = 600 /* a joining member asks more often */ };
+
 /* Orders that are still unknown to a member that joined again are numbered from 1: it has
  * forgotten, or this scheduler has. */
 static void renumber_orders(struct member *m)
@@ -42,7 +44,9 @@ static void order_again(struct schd_coordinator *c, struct member *m)
     struct clu_order stop = {.kind = CLU_ORDER_STOP, .status = CLU_E_INTERRUPTED};
     if (m->orders)
         return;
-    if (c->phase == SCHD_STOPPING && m->role == CLU_ROLE_PS) {
+    if (c->phase == SCHD_RESTORING && m->kept && m->state == SCHD_IN) {
+        schd_core_order_restore(c, m);
+    } else if (c->phase == SCHD_STOPPING && m->role == CLU_ROLE_PS) {
         stop.status = c->finished ? CLU_OK : CLU_E_INTERRUPTED;
         schd_core_order(c, m, &stop);
     } else if (c->phase == SCHD_RUNNING && c->stopping && m->role == CLU_ROLE_WORKER) {
@@ -55,7 +59,8 @@ static void order_again(struct schd_coordinator *c, struct member *m)
 static void on_rejoin(struct schd_coordinator *c, struct member *m, const struct clu_peer *peer,
                       const struct clu_control_message *message)
 {
-    if (m->incarnation != message->incarnation || (m->state != SCHD_IN && m->state != SCHD_READY)) {
+    if (m->incarnation != message->incarnation ||
+        (m->state != SCHD_IN && m->state != SCHD_READY && !(m->state == SCHD_JOINED && m->kept))) {
         schd_core_refuse(c, peer, CLU_E_LOST, "the job has gone on without this member");
         return;
     }
@@ -68,12 +73,44 @@ static void on_rejoin(struct schd_coordinator *c, struct member *m, const struct
     order_again(c, m);
 }
 
+/* A server is welcomed with all others, or, within a life that goes on, by itself. */
+static void server_joined(struct schd_coordinator *c, int64_t now, struct member *m)
+{
+    if (c->phase != SCHD_MENDING && c->phase != SCHD_RESTORING) {
+        schd_core_servers_complete(c, now);
+        return;
+    }
+    m->state = SCHD_IN;
+    schd_core_save(c); /* (C4) */
+    schd_core_welcome(c, m);
+}
+
 static void take_endpoints(struct schd_coordinator *c, const struct member *m,
                            const struct clu_control_message *message)
 {
     int first = clu_map_first_shard(&c->map, m->rank);
     for (int i = 0; i < message->n_endpoints; i++)
         memcpy(c->map.endpoint[first + i], message->endpoints[i], CLU_ENDPOINT_BYTES);
+}
+
+/* Another process asks for a member's rank. Both cannot be meant: one that speaks keeps it; of one
+ * that was never READY and says nothing more, a last JOIN came late, and it is forgotten. */
+static bool outlives_rival(struct schd_coordinator *c, int64_t now, struct member *m,
+                           const struct clu_peer *peer)
+{
+    bool settled = m->state == SCHD_READY || m->state == SCHD_LEFT || m->state == SCHD_DEAD;
+    if (settled || (m->rival_ms && m->heard_ms > m->rival_ms)) {
+        schd_core_refuse(c, peer, CLU_E_EXISTS, "another process has this rank");
+        return false;
+    }
+    if (!m->rival_ms)
+        m->rival_ms = now;
+    if (now - m->rival_ms < 2 * c->shape.heartbeat_ms + RIVAL_MS)
+        return false; /* it asks again */
+    bool stand = m->stand;
+    schd_core_forget(c, m);
+    m->stand = stand;
+    return true;
 }
 
 static void on_join(struct schd_coordinator *c, int64_t now, struct member *m,
@@ -87,21 +124,23 @@ static void on_join(struct schd_coordinator *c, int64_t now, struct member *m,
     if (c->phase == SCHD_ENDED || c->phase == SCHD_BROKEN || c->phase == SCHD_STOPPING) {
         if (c->phase != SCHD_BROKEN || !c->shape.supervised)
             schd_core_refuse(c, peer, CLU_E_LOST, "the job has ended");
-        return; /* broken and supervised: it may belong to the next life; it will ask again */
+        return; /* (C7) it may belong to what comes next; it will ask again */
     }
-    m->heard_ms = now;
     if (message->incarnation) {
+        m->heard_ms = now;
         on_rejoin(c, m, peer, message);
         return;
     }
-    if (m->state != SCHD_ABSENT && !same_process(m, message)) {
-        schd_core_refuse(c, peer, CLU_E_EXISTS, "another process has this rank");
+    if (m->state != SCHD_ABSENT && !same_process(m, message) && !outlives_rival(c, now, m, peer))
         return;
-    }
+    m->heard_ms = now;
+    m->rival_ms = 0;
     attach(m, peer, message);
     switch (m->state) {
-    case SCHD_JOINED: /* it waits for the others, and asks again */
-        schd_core_servers_complete(c, now);
+    case SCHD_JOINED:    /* it waits for the others, and asks again */
+        m->kept = false; /* one who asks like this has never been welcomed */
+        if (m->role == CLU_ROLE_PS)
+            server_joined(c, now, m);
         if (m->role == CLU_ROLE_WORKER && c->phase == SCHD_RUNNING)
             schd_core_admit_worker(c, m);
         break;
@@ -109,9 +148,10 @@ static void on_join(struct schd_coordinator *c, int64_t now, struct member *m,
         m->incarnation = c->life.generation << 32 | ++c->n_incarnations;
         m->state = SCHD_JOINED;
         m->last_report = 0;
-        if (m->role == CLU_ROLE_PS)
+        if (m->role == CLU_ROLE_PS) {
             take_endpoints(c, m, message);
-        schd_core_servers_complete(c, now);
+            server_joined(c, now, m);
+        }
         if (m->role == CLU_ROLE_WORKER && c->phase == SCHD_RUNNING)
             schd_core_admit_worker(c, m);
         break;
@@ -201,6 +241,27 @@ static void keep_figures(struct schd_coordinator *c, struct member *m,
         c->out_of_memory = true;
 }
 
+/* New workers took over: what the dense weights missed is said, and added up. */
+static void on_gone_on(struct schd_coordinator *c, const struct clu_report *report)
+{
+    const struct clu_figures *figures = &report->figures;
+    double lost = clu_figures_get(figures, "lost_steps", 0);
+    double samples = clu_figures_get(figures, "lost_samples", 0);
+    c->n_gone_on++;
+    c->lost_steps += (uint64_t)lost;
+    c->lost_samples += (uint64_t)samples;
+    if (report->step > c->step)
+        c->step = report->step;
+    schd_core_save(c);
+    schd_core_tell(
+        c, CLU_LOG_WARN,
+        "new workers go on after step %llu with the rows as they stand; the dense weights "
+        "are of step %.0f: they miss %.0f steps, %.0f samples; %.0f unfinished steps of "
+        "the rows are dropped",
+        (unsigned long long)report->step, clu_figures_get(figures, "dense_step", 0), lost, samples,
+        clu_figures_get(figures, "dropped_steps", 0));
+}
+
 static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
                       const struct clu_control_message *message)
 {
@@ -211,8 +272,10 @@ static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
     m->last_report = message->number;
     switch (report->kind) {
     case CLU_REPORT_READY:
-        if (m->role == CLU_ROLE_PS && m->state == SCHD_IN) {
+        if (m->role == CLU_ROLE_PS && m->state == SCHD_IN &&
+            report->generation == c->life.generation) { /* (C6) */
             m->state = SCHD_READY;
+            m->kept = m->stand = false;
             schd_core_save(c);
             schd_core_servers_ready(c, now);
         }
@@ -244,6 +307,10 @@ static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
         c->finished = true;
         schd_core_save(c);
         break;
+    case CLU_REPORT_GONE_ON:
+        on_gone_on(c, report);
+        pass_on(c, m, report);
+        break;
     case CLU_REPORT_MOVED:
     case CLU_REPORT_SETTLED:
         break;
@@ -263,6 +330,8 @@ static void on_leave(struct schd_coordinator *c, int64_t now, struct member *m,
     memcpy(m->text, message->text, sizeof(m->text));
     schd_core_drop_orders(m);
     bool well = message->status == CLU_OK || (message->status == CLU_E_INTERRUPTED && c->stopping);
+    if (!well && m->role == CLU_ROLE_PS && m->stand && m->state != SCHD_READY)
+        c->must_go_back = true;
     m->state = well ? SCHD_LEFT : SCHD_DEAD;
     schd_core_save(c);
     if (!well) {

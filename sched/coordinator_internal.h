@@ -29,9 +29,12 @@ struct member {
     enum schd_member_state state;
     bool suspect;
     bool attached; /* peer is valid: it has spoken to this scheduler process */
+    bool stand;    /* started again within this life: its welcome says so */
+    bool kept;     /* a server of the life before: it goes on by order, not by welcome */
     struct clu_peer peer;
     uint64_t incarnation, last_report;
     int64_t heard_ms, pid;
+    int64_t rival_ms; /* since when another process asks for this rank; 0: none does */
     char host[128], text[CLU_TEXT_BYTES];
     int status;
     struct queued_order *orders; /* not yet acknowledged, oldest first */
@@ -47,7 +50,13 @@ struct schd_coordinator {
     struct member *members; /* [n_members] servers by rank, workers by rank */
     struct clu_bucket_map map;
     uint64_t n_incarnations;
-    int64_t deadline_ms; /* of the phase */
+    uint64_t least_incarnation; /* of the workers of this life, or of its newest group */
+    bool ran;                   /* all servers were READY in this life */
+    bool must_go_back;          /* a server that was to stand could not */
+    bool workers_stand;         /* the newest group of workers goes on where another died */
+    char whole[CLU_PATH_BYTES]; /* then: the newest whole snapshot */
+    uint64_t whole_at;          /* its step */
+    int64_t deadline_ms;        /* of the phase */
     uint64_t step, n_steps;
     struct clu_figures progress, evaluation;
     double usual_seconds; /* of the slowest rank in an interval, smoothed */
@@ -59,6 +68,7 @@ struct schd_coordinator {
     /* snapshot under way */
     enum snapshot_state snapshot;
     uint64_t snapshot_step, whole_step;
+    uint64_t n_gone_on, lost_steps, lost_samples;
     int64_t snapshot_due_ms;
     /* how it broke or ended */
     int status;
@@ -94,8 +104,19 @@ void schd_core_order_all(struct schd_coordinator *c, enum clu_role role,
                          const struct clu_order *what);
 void schd_core_send_order(struct schd_coordinator *c, struct member *m,
                           const struct queued_order *queued);
+/* Forgets what is queued, for a member that is gone. */
 void schd_core_drop_orders(struct member *m);
 void schd_core_welcome(struct schd_coordinator *c, struct member *m);
+
+/* True while every worker is part of the job, or done with it. */
+bool schd_core_workers_stay(const struct schd_coordinator *c);
+
+enum schd_way schd_core_way(const struct schd_coordinator *c);
+
+/* Forgets a member's process. */
+void schd_core_forget(struct schd_coordinator *c, struct member *m);
+void schd_core_order_restore(struct schd_coordinator *c, struct member *m);
+void schd_core_stop_servers(struct schd_coordinator *c, int64_t now);
 
 /* Transitions; each does nothing unless its condition holds. */
 void schd_core_servers_complete(struct schd_coordinator *c, int64_t now);

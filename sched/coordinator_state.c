@@ -4,8 +4,9 @@
  * given again when they are still due.
  *
  *     array: format, job, generation, incarnations, phase, finished, stopping, why, step, n_steps,
- *            whole_step, resume, resume_step, status, text, map,
- *            members: array of [role, rank, state, incarnation, pid, host]
+ *            whole_step, resume, resume_step, status, text, ran, must_go_back, workers_stand,
+ *            least_incarnation, whole, whole_at, n_gone_on, lost_steps, lost_samples, map,
+ *            members: array of [role, rank, state, incarnation, pid, host, stand, kept]
  */
 #include "sched/coordinator_internal.h"
 
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORMAT = 1, N_FIELDS = 17, N_MEMBER_FIELDS = 6 };
+enum { FORMAT = 2, N_FIELDS = 26, N_MEMBER_FIELDS = 8 };
 
 void schd_coordinator_save(const struct schd_coordinator *c, struct clu_packer *packer)
 {
@@ -35,6 +36,15 @@ void schd_coordinator_save(const struct schd_coordinator *c, struct clu_packer *
     clu_pack_uint(packer, c->life.resume_step);
     clu_pack_int(packer, c->status);
     clu_pack_text(packer, c->text);
+    clu_pack_bool(packer, c->ran);
+    clu_pack_bool(packer, c->must_go_back);
+    clu_pack_bool(packer, c->workers_stand);
+    clu_pack_uint(packer, c->least_incarnation);
+    clu_pack_text(packer, c->whole);
+    clu_pack_uint(packer, c->whole_at);
+    clu_pack_uint(packer, c->n_gone_on);
+    clu_pack_uint(packer, c->lost_steps);
+    clu_pack_uint(packer, c->lost_samples);
     clu_map_pack(&c->map, packer);
     clu_pack_array(packer, (size_t)c->n_members);
     for (int i = 0; i < c->n_members; i++) {
@@ -46,6 +56,8 @@ void schd_coordinator_save(const struct schd_coordinator *c, struct clu_packer *
         clu_pack_uint(packer, m->incarnation);
         clu_pack_int(packer, m->pid);
         clu_pack_text(packer, m->host);
+        clu_pack_bool(packer, m->stand);
+        clu_pack_bool(packer, m->kept);
     }
 }
 
@@ -97,11 +109,33 @@ static int unpack_member(struct schd_coordinator *c, struct clu_unpacker *u, int
         status = clu_unpack_int(u, &m->pid);
     if (!status)
         status = unpack_text(u, m->host, sizeof(m->host));
+    if (!status)
+        status = clu_unpack_bool(u, &m->stand);
+    if (!status)
+        status = clu_unpack_bool(u, &m->kept);
     if (!status) {
         m->state = (enum schd_member_state)state;
         m->heard_ms = now;
         m->attached = false;
     }
+    return status;
+}
+
+/* What recoveries need and have cost. */
+static int unpack_going_on(struct schd_coordinator *c, struct clu_unpacker *u)
+{
+    int status = clu_unpack_bool(u, &c->ran);
+    if (!status)
+        status = clu_unpack_bool(u, &c->must_go_back);
+    if (!status)
+        status = clu_unpack_bool(u, &c->workers_stand);
+    if (!status)
+        status = clu_unpack_uint(u, &c->least_incarnation);
+    if (!status)
+        status = unpack_text(u, c->whole, sizeof(c->whole));
+    uint64_t *const numbers[] = {&c->whole_at, &c->n_gone_on, &c->lost_steps, &c->lost_samples};
+    for (size_t i = 0; !status && i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        status = clu_unpack_uint(u, numbers[i]);
     return status;
 }
 
@@ -123,7 +157,8 @@ static int unpack_head(struct schd_coordinator *c, struct clu_unpacker *u)
         (status = clu_unpack_uint(u, &c->whole_step)) ||
         (status = unpack_text(u, c->life.resume, sizeof(c->life.resume))) ||
         (status = clu_unpack_uint(u, &c->life.resume_step)) ||
-        (status = clu_unpack_int(u, &code)) || (status = unpack_text(u, c->text, sizeof(c->text))))
+        (status = clu_unpack_int(u, &code)) ||
+        (status = unpack_text(u, c->text, sizeof(c->text))) || (status = unpack_going_on(c, u)))
         return status;
     if (n != N_FIELDS || format != FORMAT)
         return CLU_E_PROTOCOL;
@@ -185,6 +220,9 @@ void schd_coordinator_view(const struct schd_coordinator *c, struct schd_view *v
         .step = c->step,
         .n_steps = c->n_steps,
         .snapshot_step = c->whole_step,
+        .n_gone_on = c->n_gone_on,
+        .lost_steps = c->lost_steps,
+        .lost_samples = c->lost_samples,
         .snapshot_under_way = c->snapshot != SNAPSHOT_NONE,
         .stopping = c->stopping,
         .n_members = c->n_members,

@@ -85,7 +85,7 @@ int schd_process_start(struct schd_process *process, const struct schd_process_o
 {
     int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
     process->pid = 0;
-    process->ended = false;
+    process->ended = process->unwanted = false;
     process->command_fd = process->events.fd = process->log.fd = -1;
     process->events.n_bytes = process->log.n_bytes = 0;
     pid_t parent = getpid(), pid = -1;

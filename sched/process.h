@@ -31,6 +31,7 @@ struct schd_process {
     int rank;
     pid_t pid; /* 0: not started */
     bool ended;
+    bool unwanted;            /* its end is our own doing */
     int wait_status;          /* of waitpid, once ended */
     int command_fd;           /* its stdin, or -1 */
     struct schd_lines events; /* its stdout, when it is not part of the log */

@@ -169,7 +169,8 @@ static void carry_report(struct schd_scheduler *s, const struct schd_action *act
     if (!report)
         return;
     take_files(s, report);
-    if (report->kind == CLU_REPORT_PROGRESS || report->kind == CLU_REPORT_EVALUATED)
+    if (report->kind == CLU_REPORT_PROGRESS || report->kind == CLU_REPORT_EVALUATED ||
+        report->kind == CLU_REPORT_GONE_ON)
         schd_event_figures(s, action->role, action->rank, report);
 }
 
@@ -222,7 +223,15 @@ static void carry_out_all(struct schd_scheduler *s)
 
 /* ---- commands, signals, questions ---- */
 
-static void recover(struct schd_scheduler *s)
+static enum schd_way plan(struct schd_scheduler *s, bool anew)
+{
+    enum schd_way way = schd_coordinator_plan(s->coordinator);
+    carry_out_all(s);
+    return anew ? SCHD_WAY_ANEW : way;
+}
+
+/* As planned; or, when somebody else was lost since, another plan. */
+static void recover(struct schd_scheduler *s, bool anew)
 {
     char folder[CLU_PATH_BYTES] = "";
     struct clu_manifest manifest = {0};
@@ -232,14 +241,18 @@ static void recover(struct schd_scheduler *s)
         s->commit_inline = true;
         finish_commit(s);
     }
-    int status = clu_snapshot_newest(s->snapshot_root, folder, &manifest);
-    if (status)
-        folder[0] = '\0';
-    clu_snapshot_set_aside(s->snapshot_root, manifest.step);
-    clu_snapshot_sweep(s->snapshot_root);
-    schd_coordinator_recover(s->coordinator, schd_now_ms(), folder, manifest.step);
+    enum schd_way way = plan(s, anew);
+    if (schd_event_plan(s, way))
+        return;
+    if (way != SCHD_WAY_STAND) {
+        if (clu_snapshot_newest(s->snapshot_root, folder, &manifest))
+            folder[0] = '\0';
+        clu_snapshot_set_aside(s->snapshot_root, manifest.step);
+        clu_snapshot_sweep(s->snapshot_root); /* whoever wrote there is gone */
+    }
+    schd_coordinator_recover(s->coordinator, schd_now_ms(), way, folder, manifest.step);
     carry_out_all(s);
-    schd_event_recovered(s, folder, manifest.step);
+    schd_event_recovered(s, way);
     clu_manifest_fini(&manifest);
 }
 
@@ -255,8 +268,12 @@ static void on_command(struct schd_scheduler *s, const char *line)
     } else if (strcmp(line, "dump") == 0) {
         schd_coordinator_dump(s->coordinator);
         schd_dump(s);
-    } else if (strcmp(line, "recover") == 0) {
-        recover(s);
+    } else if (strcmp(line, "plan") == 0 || strcmp(line, "plan anew") == 0) {
+        free(s->plan);
+        s->plan = NULL;
+        schd_event_plan(s, plan(s, line[4] != '\0'));
+    } else if (strcmp(line, "recover") == 0 || strcmp(line, "recover anew") == 0) {
+        recover(s, line[7] != '\0');
     } else if (strcmp(line, "quit") == 0) {
         s->ended = true;
         s->end_status = CLU_E_INTERRUPTED;
@@ -490,6 +507,8 @@ static int begin_life(struct schd_scheduler *s, bool again)
         .stop_timeout_ms = STOP_TIMEOUT_MS,
         .snapshot_ms = (int64_t)(s->job->snapshot_minutes * 60000),
         .supervised = s->supervised,
+        .servers_stand = strcmp(s->job->durability, "log") == 0,
+        .workers_stand = strcmp(s->job->durability, "log") == 0 && s->job->staleness != 0,
     };
     struct schd_life life = {0};
     struct clu_manifest manifest = {0};
@@ -562,6 +581,7 @@ static void stop(struct schd_scheduler *s)
         close(s->signal_fd);
     if (s->commit_fd >= 0)
         close(s->commit_fd);
+    free(s->plan);
     free(s->in);
     free(s->out);
     free(s);

@@ -7,14 +7,16 @@
  * kill).
  *
  * Supervised, it is one end of two pipes: events as JSON lines on stdout, commands as lines on
- * stdin ("stop WHY", "snapshot", "dump", "gone ROLE RANK STATUS WHY", "recover", "quit"); the end
+ * stdin ("stop WHY", "snapshot", "dump", "gone ROLE RANK STATUS WHY", "plan" and "recover", both
+ * with or without " anew", "quit"); the end
  * of stdin means that the supervisor is gone, and ends it.
  *
  *     {"event":"listening","endpoint":...}
  *     {"event":"progress","step":...,"n_steps":...,"figures":{...}}
  *     {"event":"evaluated",...}               {"event":"phase","phase":"running"}
  *     {"event":"broken","status":-7,"text":...}
- *     {"event":"recovered","generation":...,"resume":...}
+ *     {"event":"plan","way":"stand","servers":[1],"workers":false}    whom to end, then to start
+ *     {"event":"recovered","generation":...,"step":...,"way":"stand"}  or a plan again, if it changed
  *     {"event":"alive"}, every heartbeat      {"event":"reshape","servers":3}, before such an end
  *     {"event":"snapshot","step":...,"status":0}  {"event":"end","status":0,"text":...}
  *

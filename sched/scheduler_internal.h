@@ -59,6 +59,8 @@ struct schd_scheduler {
     struct schd_remembered remembered[N_REMEMBERED]; /* newest warnings and errors, a ring */
     int n_remembered;
 
+    char *plan; /* as last told */
+
     bool ended;
     int end_status;
 };
@@ -74,7 +76,10 @@ void schd_event_phase(struct schd_scheduler *s, const struct schd_view *view);
 void schd_event_figures(struct schd_scheduler *s, enum clu_role role, int rank,
                         const struct clu_report *report);
 void schd_event_snapshot(struct schd_scheduler *s, uint64_t step, uint64_t base_step, int status);
-void schd_event_recovered(struct schd_scheduler *s, const char *resume, uint64_t step);
+void schd_event_recovered(struct schd_scheduler *s, enum schd_way way);
+
+/* Tells how the job is to recover. Returns false, and tells nothing, when that was told last. */
+bool schd_event_plan(struct schd_scheduler *s, enum schd_way way);
 void schd_event_reshape(struct schd_scheduler *s, int servers);
 void schd_event_end(struct schd_scheduler *s, int status, const char *text);
 

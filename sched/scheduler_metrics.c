@@ -96,6 +96,11 @@ char *schd_metrics_text(struct schd_scheduler *s)
                 (double)view.generation);
     print_gauge(out, "snapshot_step", "step of the newest whole snapshot",
                 (double)view.snapshot_step);
+    print_gauge(out, "gone_on_total", "times that new workers went on with rows as they stood",
+                (double)view.n_gone_on);
+    print_gauge(out, "lost_steps_total", "steps that dense weights missed by it",
+                (double)view.lost_steps);
+    print_gauge(out, "lost_samples_total", "samples of those steps", (double)view.lost_samples);
     print_gauge(out, "uptime_seconds", "of the scheduler",
                 (double)(schd_now_ms() - s->started_ms) / 1000);
     print_gauge(out, "malformed_messages_total", "control messages dropped",

@@ -55,7 +55,9 @@ void schd_event_phase(struct schd_scheduler *s, const struct schd_view *view)
 void schd_event_figures(struct schd_scheduler *s, enum clu_role role, int rank,
                         const struct clu_report *report)
 {
-    const char *kind = report->kind == CLU_REPORT_EVALUATED ? "evaluated" : "progress";
+    const char *kind = report->kind == CLU_REPORT_EVALUATED ? "evaluated"
+                       : report->kind == CLU_REPORT_GONE_ON ? "gone_on"
+                                                            : "progress";
     fprintf(s->metrics_file,
             "{\"time_ms\":%" PRId64 ",\"kind\":\"%s\",\"role\":\"%s\",\"rank\":%d,\"step\":%" PRIu64
             "%s",
@@ -82,12 +84,41 @@ void schd_event_snapshot(struct schd_scheduler *s, uint64_t step, uint64_t base_
                       "base_step", (json_int_t)base_step, "status", status));
 }
 
-void schd_event_recovered(struct schd_scheduler *s, const char *resume, uint64_t step)
+static const char *const way_names[] = {"stand", "workers", "back", "anew"};
+
+bool schd_event_plan(struct schd_scheduler *s, enum schd_way way)
+{
+    json_t *servers = json_array();
+    for (int r = 0; r < s->job->servers; r++)
+        if (schd_coordinator_starts(s->coordinator, way, CLU_ROLE_PS, r))
+            json_array_append_new(servers, json_integer(r));
+    json_t *event = json_pack("{s:s, s:s, s:o, s:b}", "event", "plan", "way", way_names[way],
+                              "servers", servers, "workers",
+                              schd_coordinator_starts(s->coordinator, way, CLU_ROLE_WORKER, 0));
+    char *text = event ? json_dumps(event, JSON_COMPACT) : NULL;
+    if (text && s->plan && strcmp(text, s->plan) == 0) {
+        free(text);
+        json_decref(event);
+        return false;
+    }
+    free(s->plan);
+    s->plan = text;
+    emit(s, event);
+    return true;
+}
+
+void schd_event_recovered(struct schd_scheduler *s, enum schd_way way)
 {
     struct schd_view view;
     schd_coordinator_view(s->coordinator, &view);
-    emit(s, json_pack("{s:s, s:I, s:s, s:I}", "event", "recovered", "generation",
-                      (json_int_t)view.generation, "resume", resume, "step", (json_int_t)step));
+    fprintf(s->metrics_file,
+            "{\"time_ms\":%" PRId64 ",\"kind\":\"recovered\",\"step\":%" PRIu64
+            ",\"way\":\"%s\",\"generation\":%" PRIu64 "}\n",
+            schd_wall_ms(), view.step, way_names[way], view.generation);
+    fflush(s->metrics_file);
+    emit(s, json_pack("{s:s, s:I, s:I, s:s}", "event", "recovered", "generation",
+                      (json_int_t)view.generation, "step", (json_int_t)view.step, "way",
+                      way_names[way]));
 }
 
 void schd_event_reshape(struct schd_scheduler *s, int servers)
@@ -145,12 +176,14 @@ char *schd_status_json(struct schd_scheduler *s)
                                         "text", event->text));
     }
     json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:o}",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:s, s:o, s:o, "
+        "s:o, s:o, s:o}",
         "phase", schd_phase_name(view.phase), "endpoint", s->endpoint, "generation",
         (json_int_t)view.generation, "step", (json_int_t)view.step, "n_steps",
-        (json_int_t)view.n_steps, "snapshot_step", (json_int_t)view.snapshot_step,
-        "snapshot_under_way", view.snapshot_under_way, "stopping", view.stopping, "uptime_ms",
-        (json_int_t)(now - s->started_ms), "malformed_messages",
+        (json_int_t)view.n_steps, "snapshot_step", (json_int_t)view.snapshot_step, "gone_on",
+        (json_int_t)view.n_gone_on, "lost_steps", (json_int_t)view.lost_steps, "lost_samples",
+        (json_int_t)view.lost_samples, "snapshot_under_way", view.snapshot_under_way, "stopping",
+        view.stopping, "uptime_ms", (json_int_t)(now - s->started_ms), "malformed_messages",
         (json_int_t)clu_control_n_malformed(s->control), "denied_connections",
         (json_int_t)clu_transport_denied(s->transport), "text", view.text, "progress",
         figures_json(view.progress), "evaluation", figures_json(view.evaluation), "snapshot",

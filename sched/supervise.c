@@ -12,9 +12,10 @@
  * To end means: SIGTERM to every child's group, KILL_AFTER_MS later SIGKILL, then whatever has
  * become a child of ours (ranks whose mpirun died), until there is none.
  *
- * A recovery ends servers and workers, asks the scheduler for a new life from the newest whole
- * snapshot, and starts them again. A dead scheduler is only started again: its members join it and
- * nobody rolls back.
+ * A recovery asks the scheduler, which decides who may stand (sched/coordinator_recover.c), ends what
+ * is left of those it names, and starts them again. A dead scheduler is only started again: its
+ * members join it and nobody rolls back. What dies twice at the same step takes everything with it
+ * the second time: every process but the scheduler begins anew.
  */
 #include "sched/supervise_internal.h"
 
@@ -126,7 +127,7 @@ static void name_oom(struct schd_supervisor *s, int wait_status, char *how, size
 {
     bool killed = (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL) ||
                   (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 128 + SIGKILL);
-    long n = killed && !s->killing ? schd_count_oom_kills() : s->n_oom_kills;
+    long n = killed ? schd_count_oom_kills() : s->n_oom_kills;
     size_t length = strlen(how);
     if (n > s->n_oom_kills)
         snprintf(how + length, how_bytes - length, ": the kernel ran out of memory");
@@ -142,16 +143,18 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     p->wait_status = wait_status;
     read_process(s, i);
     schd_describe_end(wait_status, how, sizeof(how));
-    name_oom(s, wait_status, how, sizeof(how));
     clu_debug("%s %s", p->name, how);
-    int status = schd_status_of_end(wait_status);
-    if (p == &s->sched && s->end_told)
+    if ((p == &s->sched && s->end_told) || p->unwanted)
         return;
+    name_oom(s, wait_status, how, sizeof(how));
+    int status = schd_status_of_end(wait_status);
     if (p == &s->workers) {
         if (status == CLU_OK || (schd_is_stop(wait_status) && (runs(&s->sched) || s->end_told)))
             return; /* stopped on request: the scheduler knows by whom */
         command(s, "gone worker %d %d %s", s->dead_rank >= 0 ? s->dead_rank : 0,
                 status ? status : CLU_E_LOST, s->dead_rank >= 0 ? s->dead_how : how);
+        if (s->recovering)
+            return; /* the scheduler says whether they were needed any longer */
         if (s->dead_rank >= 0)
             schd_supervisor_blame(s, CLU_E_LOST, false, "worker %d %s", s->dead_rank, s->dead_how);
         else if (WIFSIGNALED(wait_status))
@@ -166,7 +169,7 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     if (p->role == CLU_ROLE_PS && schd_is_stop(wait_status) && (runs(&s->sched) || s->end_told))
         return;
     schd_supervisor_blame(s, status ? status : CLU_E_LOST, false, "%s %s", p->name, how);
-    if (p->role == CLU_ROLE_PS && !s->killing)
+    if (p->role == CLU_ROLE_PS)
         command(s, "gone ps %d %d %s", p->rank, status ? status : CLU_E_LOST, how);
 }
 
@@ -223,27 +226,35 @@ static void pump(struct schd_supervisor *s, int timeout_ms)
     reap(s);
 }
 
-/* Ends the children from first on (0: all; 1: all but the scheduler), within 2 x KILL_AFTER_MS. */
-static void end_processes(struct schd_supervisor *s, int first)
+/* Ends the children that are unwanted, within 2 x KILL_AFTER_MS. */
+static void end_unwanted(struct schd_supervisor *s)
 {
-    s->killing = true;
     for (int round = 0; round < 2; round++) {
         int signal_number = round == 0 ? SIGTERM : SIGKILL;
-        for (int i = first; i < n_processes(s); i++)
-            schd_process_signal(process_at(s, i), signal_number);
+        for (int i = 0; i < n_processes(s); i++)
+            if (process_at(s, i)->unwanted)
+                schd_process_signal(process_at(s, i), signal_number);
         for (int64_t until = now_ms() + KILL_AFTER_MS; now_ms() < until;) {
             int n = 0;
-            for (int i = first; i < n_processes(s); i++)
-                n += runs(process_at(s, i));
+            for (int i = 0; i < n_processes(s); i++)
+                n += process_at(s, i)->unwanted && runs(process_at(s, i));
             if (n == 0)
                 break;
             pump(s, 20);
         }
     }
-    for (int i = first; i < n_processes(s); i++) {
-        if (process_at(s, i)->pid)
+    for (int i = 0; i < n_processes(s); i++)
+        if (process_at(s, i)->pid && process_at(s, i)->unwanted)
             schd_process_close(process_at(s, i));
-    }
+}
+
+/* Ends the children from first on (0: all; 1: all but the scheduler). */
+static void end_processes(struct schd_supervisor *s, int first)
+{
+    s->killing = true;
+    for (int i = first; i < n_processes(s); i++)
+        process_at(s, i)->unwanted = true;
+    end_unwanted(s);
     s->killing = false;
 }
 
@@ -274,23 +285,35 @@ static int start_sched(struct schd_supervisor *s, bool again)
     return status ? status : wait_for(s, &s->listening, "begun to listen");
 }
 
-static int start_members(struct schd_supervisor *s)
+/* Starts the servers and workers that are marked (start_ps, start_workers). */
+static int start_marked(struct schd_supervisor *s)
 {
     int status = CLU_OK;
-    s->dead_rank = -1;
     for (int r = 0; r < s->job->servers && !status; r++) {
+        if (!s->start_ps[r])
+            continue;
         s->ps[r].role = CLU_ROLE_PS;
         s->ps[r].rank = r;
         snprintf(s->ps[r].name, sizeof(s->ps[r].name), "ps %d", r);
         status = schd_launch_ps(&s->launch, r, &s->ps[r]);
     }
-    s->workers.role = CLU_ROLE_WORKER;
-    snprintf(s->workers.name, sizeof(s->workers.name), "mpirun");
-    if (!status)
+    if (!status && s->start_workers) {
+        s->dead_rank = -1;
+        s->workers.role = CLU_ROLE_WORKER;
+        snprintf(s->workers.name, sizeof(s->workers.name), "mpirun");
         status = schd_launch_workers(&s->launch, &s->workers);
+    }
     if (status)
         schd_supervisor_blame(s, status, false, "a role cannot be started");
     return status;
+}
+
+static int start_members(struct schd_supervisor *s)
+{
+    for (int r = 0; r < s->job->servers; r++)
+        s->start_ps[r] = true;
+    s->start_workers = true;
+    return start_marked(s);
 }
 
 static int lock_folder(struct schd_supervisor *s)
@@ -381,6 +404,15 @@ static void back_off(struct schd_supervisor *s)
         pump(s, POLL_MS);
 }
 
+static const char *words_for_way(const struct schd_supervisor *s)
+{
+    if (strcmp(s->way, "stand") == 0)
+        return "everybody else goes on; the servers' rows stand";
+    if (strcmp(s->way, "workers") == 0)
+        return "the servers' rows stand; new workers go on";
+    return "going back to the last snapshot:";
+}
+
 static int recover_scheduler(struct schd_supervisor *s)
 {
     schd_process_close(&s->sched);
@@ -390,13 +422,51 @@ static int recover_scheduler(struct schd_supervisor *s)
     return status;
 }
 
-static int recover_members(struct schd_supervisor *s)
+/* Ends whom the plan names; their ends are ours from now on. */
+static void end_planned(struct schd_supervisor *s)
 {
-    end_processes(s, 1);
-    s->verdict.there = false;
-    command(s, "recover");
-    int status = wait_for(s, &s->recovered, "recovered");
-    return status ? status : start_members(s);
+    for (int r = 0; r < s->job->servers; r++)
+        s->ps[r].unwanted |= s->start_ps[r];
+    s->workers.unwanted |= s->start_workers;
+    end_unwanted(s);
+}
+
+/* Has the scheduler decide how the job goes on, ends whom it names, has it go on so, and starts them
+ * again. anew: everybody. Nobody who is replaced can speak for the one who replaces it: it is dead
+ * before the scheduler lets anybody in. */
+static int recover_members(struct schd_supervisor *s, bool anew)
+{
+    s->verdict.there = false; /* before the question: what is told after it counts */
+    s->recovering = true;
+    s->recovered = false;
+    command(s, anew ? "plan anew" : "plan");
+    int status = wait_for(s, &s->planned, "planned a recovery");
+    while (!status && !s->recovered) {
+        end_planned(s);
+        command(s, anew ? "recover anew" : "recover");
+        status = wait_for(s, &s->planned, "recovered"); /* or planned again */
+    }
+    s->recovering = false;
+    if (status)
+        return status;
+    schd_supervisor_say(s, CLU_LOG_INFO, "%s after step %llu", words_for_way(s),
+                        (unsigned long long)s->step);
+    return start_marked(s);
+}
+
+/* The scheduler is a new process: what it cannot have seen. */
+static void tell_ends(struct schd_supervisor *s)
+{
+    char how[160];
+    for (int i = 1; i < n_processes(s); i++) {
+        const struct schd_process *p = process_at(s, i);
+        if (p->pid == 0 || !p->ended)
+            continue;
+        int status = schd_status_of_end(p->wait_status);
+        schd_describe_end(p->wait_status, how, sizeof(how));
+        command(s, "gone %s %d %d %s", clu_role_name(p->role), p->rank,
+                status ? status : CLU_E_LOST, how);
+    }
 }
 
 /* The same role at the same step again? Its name is the sentence's first two words. */
@@ -442,16 +512,17 @@ static int recover_or_end(struct schd_supervisor *s, bool *again_p)
         return CLU_E_BUG;
     }
     s->n_restarts++;
-    schd_supervisor_say(s, CLU_LOG_WARN, "%s; restart %d of at most %lld, from %s", v.text,
-                        s->n_restarts, (long long)s->job->max_restarts,
-                        only_sched ? "where it was" : "the last snapshot");
-    if (!only_sched)
-        end_processes(s, s->sched.ended ? 0 : 1);
+    schd_supervisor_say(s, CLU_LOG_WARN, "%s; restart %d of at most %lld%s", v.text, s->n_restarts,
+                        (long long)s->job->max_restarts, only_sched ? ", from where it was" : "");
     s->verdict.there = false;
     back_off(s);
-    int status = s->sched.ended ? recover_scheduler(s) : CLU_OK;
+    bool sched_again = s->sched.ended;
+    int status = sched_again ? recover_scheduler(s) : CLU_OK;
+    if (!status && sched_again && !only_sched)
+        tell_ends(s);
+    /* what was started again in place and died again at the same step is started anew */
     if (!status && !only_sched)
-        status = recover_members(s);
+        status = recover_members(s, s->n_deaths_at_step > 1);
     *again_p = !status || s->verdict.there; /* something else died meanwhile: once more */
     return status;
 }
@@ -502,7 +573,8 @@ static int watch(struct schd_supervisor *s)
 static int reshape(struct schd_supervisor *s)
 {
     struct schd_process *ps = calloc((size_t)s->reshape_servers, sizeof(*ps));
-    if (!ps)
+    bool *start_ps = calloc((size_t)s->reshape_servers, sizeof(*start_ps));
+    if (!ps || !start_ps)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for %d servers", s->reshape_servers);
     end_processes(s, 0);
     schd_supervisor_close_logs(s);
@@ -510,7 +582,9 @@ static int reshape(struct schd_supervisor *s)
                         (unsigned long long)s->step, s->reshape_servers,
                         s->reshape_servers == 1 ? "" : "s");
     free(s->ps);
+    free(s->start_ps);
     s->ps = ps;
+    s->start_ps = start_ps;
     s->job->servers = s->reshape_servers;
     s->reshape_servers = 0;
     s->end_told = false;
@@ -576,6 +650,7 @@ static void close_job(struct schd_supervisor *s)
     if (s->lock_fd >= 0)
         close(s->lock_fd);
     free(s->ps);
+    free(s->start_ps);
     free(s->job);
     free(s);
 }
@@ -584,10 +659,12 @@ int schd_supervise(const struct clu_job *job, const char *program)
 {
     struct schd_supervisor *s = calloc(1, sizeof(*s));
     struct schd_process *ps = calloc((size_t)job->servers, sizeof(*ps));
+    bool *start_ps = calloc((size_t)job->servers, sizeof(*start_ps));
     struct clu_job *copy = malloc(sizeof(*copy));
-    if (!s || !ps || !copy) {
+    if (!s || !ps || !start_ps || !copy) {
         free(s);
         free(ps);
+        free(start_ps);
         free(copy);
         return clu_fail(CLU_E_NO_MEMORY, "no memory for the supervisor");
     }
@@ -595,6 +672,7 @@ int schd_supervise(const struct clu_job *job, const char *program)
     *copy = *job;
     s->job = copy;
     s->ps = ps;
+    s->start_ps = start_ps;
     s->launch.job = copy;
     s->launch.program = program;
     s->lock_fd = s->signal_fd = -1;

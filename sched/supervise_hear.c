@@ -129,12 +129,12 @@ static int rank_of(const char *line)
     return sscanf(line, "%*40s %*8s worker %d:", &rank) == 1 ? rank : -1;
 }
 
-static void relay(struct schd_supervisor *s, FILE *file, const char *line)
+static void relay(struct schd_supervisor *s, bool unwanted, FILE *file, const char *line)
 {
     if (file)
         fprintf(file, "%s\n", line);
     /* what follows from a failure, and the noise of roles that are being ended, is for the files */
-    if (s->killing || s->verdict.there || !is_alarming(line))
+    if (s->killing || unwanted || s->verdict.there || !is_alarming(line))
         return;
     schd_progress_clear(&s->progress);
     fprintf(stderr, "%s\n", line);
@@ -143,12 +143,12 @@ static void relay(struct schd_supervisor *s, FILE *file, const char *line)
 void schd_supervisor_sched_line(void *context, char *line)
 {
     struct schd_supervisor *s = context;
-    relay(s, s->sched_log, line);
+    relay(s, s->sched.unwanted, s->sched_log, line);
 }
 
 void schd_supervisor_ps_line(struct schd_supervisor *s, int rank, char *line)
 {
-    relay(s, s->ps_log[rank], line);
+    relay(s, s->ps[rank].unwanted, s->ps_log[rank], line);
 }
 
 void schd_supervisor_worker_line(void *context, char *line)
@@ -158,10 +158,10 @@ void schd_supervisor_worker_line(void *context, char *line)
     if (rank >= 0 && rank < s->job->workers) {
         if (!s->worker_log[rank])
             s->worker_log[rank] = open_log(s, "worker", rank);
-        relay(s, s->worker_log[rank], line);
+        relay(s, s->workers.unwanted, s->worker_log[rank], line);
         return;
     }
-    relay(s, s->mpi_log, line);
+    relay(s, s->workers.unwanted, s->mpi_log, line);
     /* "mpirun noticed that process rank 1 with PID 7 on node x exited on signal 9 (Killed)." */
     const char *at = strstr(line, "process rank ");
     const char *how = strstr(line, "exited on signal ");
@@ -210,6 +210,23 @@ static void copy_text(char *out, size_t out_bytes, json_t *event, const char *ke
     snprintf(out, out_bytes, "%s", text ? text : "");
 }
 
+static void on_plan(struct schd_supervisor *s, json_t *event)
+{
+    size_t i;
+    json_t *rank;
+    s->planned = true;
+    copy_text(s->way, sizeof(s->way), event, "way");
+    s->start_workers = json_is_true(json_object_get(event, "workers"));
+    for (int r = 0; r < s->job->servers; r++)
+        s->start_ps[r] = false;
+    json_array_foreach(json_object_get(event, "servers"), i, rank)
+    {
+        json_int_t r = json_integer_value(rank);
+        if (r >= 0 && r < s->job->servers)
+            s->start_ps[r] = true;
+    }
+}
+
 void schd_supervisor_event(void *context, char *line)
 {
     struct schd_supervisor *s = context;
@@ -231,8 +248,10 @@ void schd_supervisor_event(void *context, char *line)
         copy_text(text, sizeof(text), event, "text");
         schd_supervisor_blame(s, status, true, "%s", text);
     } else if (strcmp(kind, "recovered") == 0) {
-        s->recovered = true;
+        s->recovered = s->planned = true;
         s->step = (uint64_t)json_integer_value(json_object_get(event, "step"));
+    } else if (strcmp(kind, "plan") == 0) {
+        on_plan(s, event);
     } else if (strcmp(kind, "snapshot") == 0 && status == 0) {
         s->snapshot_step = (uint64_t)json_integer_value(json_object_get(event, "step"));
     } else if (strcmp(kind, "reshape") == 0) {

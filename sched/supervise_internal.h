@@ -32,7 +32,11 @@ struct schd_supervisor {
     struct schd_progress progress;
 
     /* what the scheduler told */
-    bool listening, recovered;
+    bool listening, planned, recovered;
+    bool recovering;    /* between the question how, and the answer that it is done */
+    bool start_workers; /* the plan: whom to end and to start */
+    bool *start_ps;     /* [servers] */
+    char way[16];
     int64_t sched_heard_ms;
     char phase[16];
     uint64_t step, n_steps, snapshot_step;

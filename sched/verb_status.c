@@ -98,6 +98,10 @@ static void print_status(json_t *root)
     printf("%s%s\n",
            json_is_true(json_object_get(root, "snapshot_under_way")) ? ", one under way" : "",
            json_is_true(json_object_get(root, "stopping")) ? ", stopping" : "");
+    if (int_of(root, "gone_on") > 0)
+        printf("new workers went on %lld time%s: %lld steps, %lld samples lost for dense weights\n",
+               int_of(root, "gone_on"), int_of(root, "gone_on") == 1 ? "" : "s",
+               int_of(root, "lost_steps"), int_of(root, "lost_samples"));
     print_figures(json_object_get(root, "progress"));
     printf("\nrole     rank  state    heard ago      pid  host\n");
     json_array_foreach(json_object_get(root, "members"), i, member) print_member(member);

@@ -151,6 +151,21 @@ int wrk_state_save(const char *dir, const struct wrk_state *state,
     return status ? status : save_json(dir, state, manifest);
 }
 
+void wrk_state_copy(const struct wrk_state *from, float *memory, struct wrk_state *to_p)
+{
+    size_t n = mdl_n_params(&from->config);
+    *to_p = *from;
+    to_p->weights = memory;
+    to_p->adam_m = memory + n;
+    to_p->adam_v = memory + 2 * n;
+    to_p->average = from->average ? memory + 3 * n : NULL;
+    memcpy(to_p->weights, from->weights, n * sizeof(float));
+    memcpy(to_p->adam_m, from->adam_m, n * sizeof(float));
+    memcpy(to_p->adam_v, from->adam_v, n * sizeof(float));
+    if (from->average)
+        memcpy(to_p->average, from->average, n * sizeof(float));
+}
+
 static int load_json(const char *dir, json_t **json_p, char path[CLU_PATH_BYTES])
 {
     int status = clu_path_join(path, CLU_PATH_BYTES, dir, WRK_STATE_FILE);

@@ -43,6 +43,9 @@ struct wrk_state {
 int wrk_state_save(const char *dir, const struct wrk_state *state,
                    const struct wrk_manifest *manifest);
 
+/* *to_p = *from, its arrays copied into memory [4, mdl_n_params]. */
+void wrk_state_copy(const struct wrk_state *from, float *memory, struct wrk_state *to_p);
+
 /* Reads the files back into state, whose config is set and whose arrays are the caller's. Refuses a
  * snapshot of another model. Errors: CLU_E_CORRUPT, CLU_E_CONFIG (another model, named),
  * CLU_E_NOT_FOUND. */

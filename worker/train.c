@@ -17,6 +17,7 @@
 #include "cluster/transport.h"
 #include "model/params.h"
 #include "worker/export_features.h"
+#include "worker/train_checkpoint.h"
 #include "worker/train_internal.h"
 
 #include <inttypes.h>
@@ -91,6 +92,8 @@ int wrk_train_orders(struct wrk_trainer *t)
         case CLU_ORDER_MOVED:
             if (t->mover)
                 wrk_mover_stored(t->mover, order.step);
+            break;
+        case CLU_ORDER_RESTORE: /* servers' business */
             break;
         }
     }
@@ -191,21 +194,21 @@ static int restore(struct wrk_trainer *t)
     int status = wrk_dense_init(&t->dense, &t->job, &t->config, WRK_N_EXTRAS + t->n_ranks);
     const struct clu_welcome *welcome = clu_member_welcome(t->member);
     t->verdicts.patience = t->job.patience;
-    if (status || !welcome->resume[0])
+    if (status || (!welcome->resume[0] && !welcome->stand))
         return status;
     struct wrk_state state = {.seed = (uint64_t)t->job.seed};
     wrk_dense_state(&t->dense, &state);
-    status = wrk_state_load(welcome->resume, &state);
+    status = welcome->stand ? wrk_train_stand(t, &state) : wrk_state_load(welcome->resume, &state);
     if (status)
         return status;
     t->dense.updates = state.updates;
     t->done = t->pulled = t->retired = state.step;
-    t->snapshot_last = state.step;
+    t->snapshot_last = state.step == welcome->resume_step ? state.step : 0;
     t->position = (struct wrk_position){state.epoch, state.batch};
     t->samples_done = state.samples_done;
     t->verdicts = state.stopping;
     t->verdicts.patience = t->job.patience;
-    if (t->rank == 0)
+    if (t->rank == 0 && !welcome->stand)
         clu_info("going on from step %" PRIu64 " of %s", state.step, welcome->resume);
     return CLU_OK;
 }
@@ -283,16 +286,20 @@ static int prepare(struct wrk_trainer *t, const struct wrk_train_options *option
         if (!status)
             status = wrk_train_create_mover(t);
     }
+    bool rows_stand = strcmp(t->job.durability, "log") == 0 && t->job.staleness != 0;
+    if (!status && t->rank == 0 && rows_stand && t->job.dense_checkpoint_steps)
+        status =
+            wrk_checkpointer_create(&t->job, &t->manifest, t->dense.n,
+                                    clu_member_welcome(t->member)->generation, &t->checkpointer);
     return status;
 }
 
 /* ---- training ---- */
 
-/* begins a snapshot of the steps done; full: with all rows, as it is after a change of the map, and
- * for the last of a job that is done, which so needs no other. Rank 0 */
-static int begin_snapshot(struct wrk_trainer *t, bool full)
+/* the state of the steps done; arrays are views */
+static void describe(struct wrk_trainer *t, struct wrk_state *state_p)
 {
-    struct wrk_state state = {
+    *state_p = (struct wrk_state){
         .step = t->done,
         .epoch = t->position.epoch,
         .batch = t->position.batch,
@@ -300,7 +307,15 @@ static int begin_snapshot(struct wrk_trainer *t, bool full)
         .seed = (uint64_t)t->job.seed,
         .stopping = t->verdicts,
     };
-    wrk_dense_state(&t->dense, &state);
+    wrk_dense_state(&t->dense, state_p);
+}
+
+/* begins a snapshot of the steps done; full: with all rows, as it is after a change of the map, and
+ * for the last of a job that is done, which so needs no other. Rank 0 */
+static int begin_snapshot(struct wrk_trainer *t, bool full)
+{
+    struct wrk_state state;
+    describe(t, &state);
     int status =
         wrk_snapshotter_begin(t->snapshotter, &state, full || t->map_version != t->snapshot_map);
     if (!status) {
@@ -385,6 +400,11 @@ static int boundary(struct wrk_trainer *t, uint64_t before, double begun, bool b
                 status = begin_snapshot(t, false);
         }
         note_step(t, begun, beside);
+        if (t->checkpointer && passed(before, t->done, t->job.dense_checkpoint_steps)) {
+            struct wrk_state state;
+            describe(t, &state);
+            wrk_checkpointer_begin(t->checkpointer, &state);
+        }
     }
     if (!status && evaluate && t->done != t->verdicts.judged) {
         struct wrk_train_model model = wrk_train_current(t);
@@ -506,6 +526,7 @@ static void release(struct wrk_trainer *t)
     wrk_feed_stop(t->feed);
     wrk_snapshotter_free(t->snapshotter);
     wrk_mover_free(t->mover);
+    wrk_checkpointer_free(t->checkpointer);
     psv_client_close(t->client);
     clu_transport_free(t->transport);
     if (t->has_security)

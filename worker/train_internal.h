@@ -2,7 +2,8 @@
  *
  * Reading order: train.c (a rank's life) -> train_step.c (one step) -> train_judge.c (which epoch
  * is kept) -> train_report.c (what people see) -> train_feed, train_dense, train_snapshot,
- * train_move (parts) -> train_owners.c (what all ranks do when buckets move).
+ * train_move, train_checkpoint (parts) -> train_owners.c (what all ranks do when buckets move),
+ * train_stand.c (going on where others died).
  */
 #ifndef WORKER_TRAIN_INTERNAL_H
 #define WORKER_TRAIN_INTERNAL_H
@@ -56,6 +57,8 @@ struct wrk_interval {
     double longest; /* step, seconds */
 };
 
+struct wrk_checkpointer;
+
 struct wrk_trainer {
     struct clu_job job;
     struct wrk_mpi *mpi;
@@ -77,6 +80,8 @@ struct wrk_trainer {
     struct wrk_feed *feed;
     struct wrk_snapshotter *snapshotter; /* rank 0 */
     struct wrk_mover *mover;             /* rank 0 */
+    struct wrk_checkpointer
+        *checkpointer; /* rank 0, where workers may go on with rows as they are */
 
     /* steps: retired <= done <= pulled; a step's slot is slots[step % n_slots] */
     struct wrk_feed_slot **slots;
@@ -122,6 +127,10 @@ int wrk_train_orders(struct wrk_trainer *trainer);
 /* Waits for a ticket of the client in slices, between which orders are looked at: a rank that waits
  * for a dead server still hears that the job has ended. */
 int wrk_train_wait(struct wrk_trainer *trainer, uint64_t ticket);
+
+/* Where the rows stand and other workers died: fills state with the newest dense weights, and the
+ * step and position to go on after; the servers agree on return. Collective. */
+int wrk_train_stand(struct wrk_trainer *trainer, struct wrk_state *state);
 
 /* One step: rows, forward and backward, push, and, where due, the all-reduce and the dense update.
  * *reduced_p: ranks are at a common boundary. Collective. */

@@ -181,21 +181,6 @@ static void *run(void *arg)
     return NULL;
 }
 
-static void copy_state(struct wrk_snapshotter *s, const struct wrk_state *state)
-{
-    size_t n = s->options.n_params;
-    s->state = *state;
-    s->state.weights = s->copy;
-    s->state.adam_m = s->copy + n;
-    s->state.adam_v = s->copy + 2 * n;
-    s->state.average = state->average ? s->copy + 3 * n : NULL;
-    memcpy(s->state.weights, state->weights, n * sizeof(float));
-    memcpy(s->state.adam_m, state->adam_m, n * sizeof(float));
-    memcpy(s->state.adam_v, state->adam_v, n * sizeof(float));
-    if (state->average)
-        memcpy(s->state.average, state->average, n * sizeof(float));
-}
-
 int wrk_snapshotter_begin(struct wrk_snapshotter *s, const struct wrk_state *state, bool full)
 {
     if (wrk_snapshotter_busy(s))
@@ -210,7 +195,7 @@ int wrk_snapshotter_begin(struct wrk_snapshotter *s, const struct wrk_state *sta
                                      &s->ticket);
     if (status)
         return status;
-    copy_state(s, state);
+    wrk_state_copy(state, s->copy, &s->state);
     s->phase = WRITING; /* no other thread yet */
     s->step = state->step;
     s->status = CLU_OK;

@@ -214,6 +214,58 @@ static void test_a_server_that_is_away_is_a_timeout_that_names_it(void)
     clu_remove_tree(rig.dir);
 }
 
+static void *come_back(void *argument)
+{
+    struct rig *rig = argument;
+    usleep(1500 * 1000); /* longer than a request may take */
+    CU_ASSERT_EQUAL(psv_server_open(&rig->options, &rig->server), 0);
+    CU_ASSERT_EQUAL(psv_server_start(rig->server, 0), 0);
+    return NULL;
+}
+
+static void test_a_server_that_is_started_again_elsewhere_is_found_by_the_map(void)
+{
+    struct rig rig;
+    struct rig_batch batch;
+    struct psv_client *client;
+    pthread_t thread;
+    uint64_t push, pull;
+    rig_open(&rig, 2, 1, 0, "log");
+    rig.timeout_ms = 700;
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 1, "fp32", &client), 0);
+    rig_batch(&rig, 3, 1, 0, &batch);
+    CU_ASSERT_EQUAL(psv_client_push(client, batch.part, RIG_N_TABLES, 1, &push), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, push, -1), 0);
+    psv_server_abandon(rig.server);
+    struct clu_bucket_map away = rig.map;
+    away.endpoint[0][0] = away.endpoint[1][0] = '\0';
+    CU_ASSERT_EQUAL(psv_client_remap(client, &away), 0);
+    rig_batch(&rig, 3, 2, 0, &batch);
+    CU_ASSERT_EQUAL(psv_client_push(client, batch.part, RIG_N_TABLES, 2, &push), 0);
+    CU_ASSERT_EQUAL(psv_client_pull(client, batch.part, RIG_N_TABLES, 3, &pull), 0);
+    pthread_create(&thread, NULL, come_back, &rig);
+    CU_ASSERT_EQUAL(psv_client_wait(client, push, 1000), CLU_E_AGAIN); /* neither done nor late */
+    pthread_join(thread, NULL);
+    for (int s = 0; s < 2; s++)
+        snprintf(rig.map.endpoint[s], sizeof(rig.map.endpoint[s]), "%s",
+                 psv_server_endpoint(rig.server, s));
+    CU_ASSERT_EQUAL(psv_client_remap(client, &rig.map), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, push, -1), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(client, pull, -1), 0);
+    psv_client_close(client);
+    struct psv_client *next; /* a new group */
+    uint64_t least, most;
+    CU_ASSERT_EQUAL_FATAL(rig_client(&rig, 0, 2, "fp32", &next), 0);
+    psv_client_applied(next, &least, &most);
+    CU_ASSERT(least == 2 && most == 2);
+    CU_ASSERT_EQUAL(psv_client_begin(next, 7, &push), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(next, push, -1), 0);
+    CU_ASSERT_EQUAL(psv_client_push(next, batch.part, RIG_N_TABLES, 8, &push), 0);
+    CU_ASSERT_EQUAL(psv_client_wait(next, push, -1), 0);
+    psv_client_close(next);
+    rig_close(&rig);
+}
+
 static void test_a_client_of_other_tables_is_refused_with_the_field(void)
 {
     struct rig rig;
@@ -410,6 +462,7 @@ static void test_async_applies_on_arrival(void)
 }
 
 SUITE("ps.exchange", T(test_delta_coded_keys_have_the_same_bits),
+      T(test_a_server_that_is_started_again_elsewhere_is_found_by_the_map),
       T(test_rows_nobody_wrote_have_their_initial_values),
       T(test_staleness_0_has_the_same_bits_on_any_number_of_shards),
       T(test_bf16_on_the_wire_has_the_same_bits_on_any_number_of_shards),

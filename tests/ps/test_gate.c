@@ -84,6 +84,28 @@ static void test_room_is_bounded_but_never_for_the_next_step(void)
     psv_gate_free(gate);
 }
 
-SUITE("ps.gate", T(test_a_step_opens_when_every_rank_is_there),
+static void test_what_an_older_incarnation_left_can_be_dropped(void)
+{
+    struct psv_gate *gate;
+    int n_missing;
+    CU_ASSERT_EQUAL_FATAL(psv_gate_create(2, 4, 1 << 20, 0, &gate), 0);
+    CU_ASSERT_EQUAL(psv_gate_offer(gate, 1, 0, make(0, 5, 1, 8)), 0);
+    CU_ASSERT_EQUAL(psv_gate_offer(gate, 2, 0, make(0, 5, 2, 8)), 0);
+    uint64_t bytes = psv_gate_bytes(gate);
+    CU_ASSERT_EQUAL(psv_gate_offer(gate, 1, 1, make(1, 5, 1, 8)), 0);
+    psv_gate_drop(gate, 1, 5); /* not older */
+    CU_ASSERT_PTR_NOT_NULL(psv_gate_ready(gate));
+    psv_gate_drop(gate, 1, 6);
+    CU_ASSERT_PTR_NULL(psv_gate_ready(gate));
+    CU_ASSERT_EQUAL(psv_gate_missing(gate, &n_missing), 1);
+    CU_ASSERT_EQUAL(psv_gate_bytes(gate), bytes);
+    psv_gate_drop(gate, 0, 6);
+    CU_ASSERT_EQUAL(psv_gate_bytes(gate), 0);
+    CU_ASSERT_EQUAL(psv_gate_done(gate), 0);
+    psv_gate_free(gate);
+}
+
+SUITE("ps.gate", T(test_what_an_older_incarnation_left_can_be_dropped),
+      T(test_a_step_opens_when_every_rank_is_there),
       T(test_a_push_again_changes_only_where_the_answer_goes),
       T(test_room_is_bounded_but_never_for_the_next_step))

@@ -2,6 +2,7 @@
  * the real one; its pushes and commits can be made to fail (linked with --wrap).
  */
 #include "cluster/file.h"
+#include "cluster/pack.h"
 #include "cluster/status.h"
 #include "embeddings/shard.h"
 #include "ps/shard.h"
@@ -11,7 +12,7 @@
 
 enum { N_RANKS = 2, N_TABLES = 3, DIM = 4, N_KEYS = 6, MAX_REPLIES = 64, MAX_KEYS_HELD = 4096 };
 
-static uint64_t fault_random;
+static uint64_t fault_random, born; /* added to the incarnations that ask */
 static int fault_of_100, fault_status;
 
 int __real_emb_shard_push(struct emb_shard *shard, int table, const uint64_t *keys, size_t n,
@@ -80,6 +81,7 @@ static void box_open(struct box *box, int64_t staleness)
     static int count;
     memset(box, 0, sizeof(*box));
     fault_of_100 = 0;
+    born = 0;
     snprintf(box->dir, sizeof(box->dir), "%s/sluice-mind-%d-%d", P_tmpdir, (int)getpid(), count++);
     for (int t = 0; t < N_TABLES; t++) {
         emb_table_spec_init(&box->tables[t]);
@@ -116,7 +118,7 @@ static void ask(struct box *box, int op, uint32_t rank, uint64_t step, unsigned 
     struct clu_wire_request header = {.op = op,
                                       .dtype = CLU_WIRE_FP32,
                                       .rank = rank,
-                                      .incarnation = rank + 1,
+                                      .incarnation = rank + 1 + born,
                                       .seq = step,
                                       .step = step,
                                       .deadline_ms = 1000};
@@ -376,7 +378,99 @@ static void test_an_earlier_start_of_a_rank_is_refused(void)
     box_close(&box);
 }
 
-SUITE("ps.shard", T(test_a_pull_is_held_exactly_as_long_as_the_bound_says),
+/* HELLO or BEGIN of a rank, at its incarnation. */
+static void tell(struct box *box, int op, uint32_t rank, uint64_t step)
+{
+    struct clu_packer text;
+    struct psv_terms terms = {
+        .n_ranks = N_RANKS, .staleness = 1, .tables = box->tables, .n_tables = N_TABLES};
+    struct clu_message message;
+    clu_packer_init(&text);
+    psv_hello_pack(&terms, &text);
+    struct clu_wire_request header = {.op = op,
+                                      .rank = rank,
+                                      .incarnation = rank + 1 + born,
+                                      .seq = 1,
+                                      .step = step,
+                                      .deadline_ms = 1000,
+                                      .text = text.data,
+                                      .n_text =
+                                          op == CLU_WIRE_HELLO ? (uint32_t)text.size_bytes : 0};
+    clu_message_init(&message);
+    message.peer_size = 1;
+    clu_frame_init_size(clu_message_add(&message), clu_wire_request_size(&header));
+    clu_wire_encode_request(&header, clu_frame_data(&message.frame[0]));
+    psv_shard_handle(box->shard, &message, 0);
+    clu_message_close(&message);
+    clu_packer_fini(&text);
+}
+
+/* Steps 1 and 2 are whole, of step 3 rank 1's push is missing when the group dies. */
+static void test_a_new_group_of_workers_goes_on_where_the_dead_one_left(void)
+{
+    struct box box;
+    box_open(&box, 1);
+    for (uint64_t step = 1; step <= 3; step++) {
+        ask(&box, CLU_WIRE_PUSH, 0, step, 1, 0);
+        if (step < 3)
+            ask(&box, CLU_WIRE_PUSH, 1, step, 2, 0);
+    }
+    ask(&box, CLU_WIRE_PULL, 0, 5, 1, 0); /* held, and nobody's any more */
+    born = 10;
+    box.n_replies = 0;
+    tell(&box, CLU_WIRE_HELLO, 0, 0);
+    CU_ASSERT_EQUAL_FATAL(box.n_replies, 1);
+    CU_ASSERT(box.reply[0].status == 0 && box.reply[0].step == 2);
+    born = 0; /* the dead one's word comes late: the step must not become whole by it */
+    ask(&box, CLU_WIRE_PUSH, 0, 3, 1, 0);
+    ask(&box, CLU_WIRE_PUSH, 1, 3, 2, 0);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_PUSH, CLU_E_LOST), 1);
+    CU_ASSERT_EQUAL(psv_shard_applied(box.shard), 2);
+    tell(&box, CLU_WIRE_BEGIN, 0, 9);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_BEGIN, CLU_E_LOST), 1);
+    born = 10;
+    tell(&box, CLU_WIRE_HELLO, 1, 0);
+    tell(&box, CLU_WIRE_BEGIN, 0, 4); /* another shard had got as far as that */
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_BEGIN, 0), 1);
+    CU_ASSERT_EQUAL(psv_shard_applied(box.shard), 4);
+    CU_ASSERT_EQUAL(emb_shard_step(box.rows), 4);
+    tell(&box, CLU_WIRE_BEGIN, 0, 4);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_BEGIN, 0), 2);
+    box.n_replies = 0;
+    ask(&box, CLU_WIRE_PULL, 0, 6, 1, 0);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_PULL, 0), 1);
+    ask(&box, CLU_WIRE_PULL, 1, 7, 2, 0);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_PULL, 0), 1); /* the bound holds */
+    ask(&box, CLU_WIRE_PUSH, 0, 5, 1, 0);
+    ask(&box, CLU_WIRE_PUSH, 1, 5, 2, 0);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_PUSH, 0), 2);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_PULL, 0), 2);
+    CU_ASSERT_EQUAL(psv_shard_applied(box.shard), 5);
+    box_close(&box);
+}
+
+static void test_a_step_that_is_whole_is_stored_before_the_next_group_is_greeted(void)
+{
+    struct box box;
+    box_open(&box, 1);
+    fault_of_100 = 100;
+    fault_status = CLU_E_FULL;
+    ask(&box, CLU_WIRE_PUSH, 0, 1, 1, 0);
+    ask(&box, CLU_WIRE_PUSH, 1, 1, 2, 0);
+    born = 10;
+    tell(&box, CLU_WIRE_HELLO, 0, 0);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_HELLO, CLU_E_AGAIN), 1);
+    fault_of_100 = 0;
+    psv_shard_tick(box.shard, 5000);
+    CU_ASSERT_EQUAL(psv_shard_applied(box.shard), 1);
+    tell(&box, CLU_WIRE_HELLO, 0, 0);
+    CU_ASSERT_EQUAL(count(&box, CLU_WIRE_HELLO, 0), 1);
+    box_close(&box);
+}
+
+SUITE("ps.shard", T(test_a_new_group_of_workers_goes_on_where_the_dead_one_left),
+      T(test_a_step_that_is_whole_is_stored_before_the_next_group_is_greeted),
+      T(test_a_pull_is_held_exactly_as_long_as_the_bound_says),
       T(test_a_push_again_is_acknowledged_where_it_came_from_last),
       T(test_what_waits_is_bounded_and_ends_at_its_deadline),
       T(test_coded_keys_are_the_same_keys_and_cut_ones_are_refused),

@@ -108,6 +108,7 @@ static int run_ps(struct standin *s, const char *sched)
     if (status)
         return clu_status_exit_code(status);
     s->report.kind = CLU_REPORT_READY;
+    s->report.generation = clu_member_welcome(s->member)->generation;
     clu_member_report(s->member, &s->report);
     for (;;) {
         status = clu_member_wait_order(s->member, 1000, &order);
@@ -119,6 +120,11 @@ static int run_ps(struct standin *s, const char *sched)
         }
         if (!status && order.kind == CLU_ORDER_DUMP)
             clu_info("state: a stand-in, serving");
+        if (!status && order.kind == CLU_ORDER_RESTORE && order.generation > s->report.generation) {
+            clu_info("back to step %llu, in place", (unsigned long long)order.step);
+            s->report.generation = order.generation;
+            clu_member_report(s->member, &s->report);
+        }
     }
     return leave(s, status);
 }

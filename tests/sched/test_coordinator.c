@@ -102,8 +102,11 @@ static void report(enum clu_role role, int rank, enum clu_report_kind kind, uint
 {
     m.incarnation = member(role, rank).incarnation;
     m.number = ++n_reports;
+    struct schd_view view;
+    schd_coordinator_view(c, &view);
     m.report.kind = kind;
     m.report.step = step;
+    m.report.generation = view.generation;
     hear(role, rank, CLU_CONTROL_REPORT);
 }
 
@@ -223,7 +226,7 @@ static void test_incarnations_are_never_the_same(void)
             seen[n++] = member(CLU_ROLE_PS, i).incarnation;
             seen[n++] = member(CLU_ROLE_WORKER, i).incarnation;
         }
-        schd_coordinator_recover(c, now, "", 0);
+        schd_coordinator_recover(c, now, SCHD_WAY_ANEW, "", 0);
         collect();
     }
     for (int i = 0; i < n; i++)
@@ -251,8 +254,192 @@ static void test_a_taken_rank_is_refused(void)
     run();
     m.pid = 7;
     hear(CLU_ROLE_WORKER, 1, CLU_CONTROL_JOIN);
+    CU_ASSERT_PTR_NULL(last(SCHD_SEND, CLU_CONTROL_REFUSE)); /* perhaps the other is no more */
+    tick(100);
+    beat(CLU_ROLE_WORKER, 1); /* it is */
+    m.pid = 7;
+    hear(CLU_ROLE_WORKER, 1, CLU_CONTROL_JOIN);
     CU_ASSERT_EQUAL(last(SCHD_SEND, CLU_CONTROL_REFUSE)->status, CLU_E_EXISTS);
+    m.pid = 8;
+    m.n_endpoints = 2;
+    hear(CLU_ROLE_PS, 1, CLU_CONTROL_JOIN);
+    CU_ASSERT_EQUAL(sent(CLU_CONTROL_REFUSE), 2); /* a server that serves is asked nothing */
     end();
+}
+
+/* A process that was killed had asked to join, and its word comes after its successor was started. */
+static void test_the_late_word_of_a_dead_process_does_not_keep_its_successor_out(void)
+{
+    begin(true);
+    m.pid = 7; /* dead by now */
+    m.n_endpoints = 2;
+    hear(CLU_ROLE_PS, 0, CLU_CONTROL_JOIN);
+    for (int i = 0; i < 14; i++) {
+        join(CLU_ROLE_PS, 0);
+        join(CLU_ROLE_PS, 1);
+        tick(100);
+    }
+    CU_ASSERT_EQUAL(sent(CLU_CONTROL_REFUSE), 0);
+    CU_ASSERT_EQUAL(member(CLU_ROLE_PS, 0).pid, 100 * (CLU_ROLE_PS + 1));
+    CU_ASSERT_EQUAL(phase(), SCHD_RESTORING);
+    end();
+}
+
+static void begin_standing(bool workers)
+{
+    struct schd_shape s = shape;
+    struct schd_life life = {.job_id = 1, .generation = 1};
+    s.supervised = s.servers_stand = true;
+    s.workers_stand = workers;
+    now = 1000;
+    n_reports = 0;
+    c = schd_coordinator_create(&s, &life, now);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(c);
+    collect();
+}
+
+static void test_a_dead_server_whose_rows_stand_comes_back_and_nobody_goes_back(void)
+{
+    begin_standing(false);
+    run();
+    clear();
+    schd_coordinator_gone(c, now, CLU_ROLE_PS, 1, CLU_E_LOST, "was killed by signal 9");
+    collect();
+    CU_ASSERT_EQUAL(phase(), SCHD_BROKEN);
+    CU_ASSERT_EQUAL(sent(CLU_CONTROL_ORDER), 0); /* nobody is told to stop */
+    CU_ASSERT_EQUAL(schd_coordinator_plan(c), SCHD_WAY_STAND);
+    CU_ASSERT(schd_coordinator_starts(c, SCHD_WAY_STAND, CLU_ROLE_PS, 1));
+    CU_ASSERT(!schd_coordinator_starts(c, SCHD_WAY_STAND, CLU_ROLE_PS, 0));
+    CU_ASSERT(!schd_coordinator_starts(c, SCHD_WAY_STAND, CLU_ROLE_WORKER, 0));
+    join(CLU_ROLE_PS, 1); /* (C7): not yet */
+    CU_ASSERT_EQUAL(sent(CLU_CONTROL_WELCOME), 0);
+    schd_coordinator_recover(c, now, SCHD_WAY_STAND, "", 0);
+    collect();
+    CU_ASSERT_EQUAL(phase(), SCHD_MENDING);
+    CU_ASSERT_EQUAL(schd_coordinator_map(c)->endpoint[2][0], '\0'); /* who asks there waits */
+    CU_ASSERT_NOT_EQUAL(schd_coordinator_map(c)->endpoint[0][0], '\0');
+    report(CLU_ROLE_WORKER, 0, CLU_REPORT_PROGRESS, 30); /* they train on meanwhile */
+    clear();
+    join(CLU_ROLE_PS, 1);
+    struct clu_welcome *w = &last(SCHD_SEND, CLU_CONTROL_WELCOME)->welcome;
+    CU_ASSERT(w->stand && w->generation == 1);
+    clear();
+    report(CLU_ROLE_PS, 1, CLU_REPORT_READY, 0);
+    CU_ASSERT_EQUAL(phase(), SCHD_RUNNING);
+    CU_ASSERT_EQUAL(sent(CLU_CONTROL_BEAT), 2); /* the workers hear where it listens */
+    CU_ASSERT(last(SCHD_SEND, CLU_CONTROL_BEAT)->with_map);
+    end();
+}
+
+static void test_a_server_that_cannot_stand_takes_the_job_back(void)
+{
+    begin_standing(true);
+    run();
+    schd_coordinator_gone(c, now, CLU_ROLE_PS, 1, CLU_E_LOST, "was killed by signal 9");
+    schd_coordinator_plan(c);
+    schd_coordinator_recover(c, now, SCHD_WAY_STAND, "", 0);
+    join(CLU_ROLE_PS, 1);
+    leave(CLU_ROLE_PS, 1, CLU_E_LOST); /* its disk is gone */
+    CU_ASSERT_EQUAL(phase(), SCHD_BROKEN);
+    CU_ASSERT_EQUAL(schd_coordinator_plan(c), SCHD_WAY_BACK);
+    end();
+}
+
+static void test_dead_workers_are_followed_by_others_where_rows_stand_for_them(void)
+{
+    begin_standing(true);
+    run();
+    schd_coordinator_gone(c, now, CLU_ROLE_WORKER, 1, CLU_E_LOST, "was killed by signal 9");
+    CU_ASSERT_EQUAL(schd_coordinator_plan(c), SCHD_WAY_WORKERS);
+    uint64_t old = member(CLU_ROLE_WORKER, 0).incarnation;
+    collect();
+    clear();
+    schd_coordinator_recover(c, now, SCHD_WAY_WORKERS, "/snap/step-000000000010", 10);
+    CU_ASSERT_EQUAL(phase(), SCHD_RUNNING);
+    CU_ASSERT_EQUAL(member(CLU_ROLE_PS, 0).state, SCHD_READY);
+    join(CLU_ROLE_WORKER, 0);
+    struct clu_welcome *w = &last(SCHD_SEND, CLU_CONTROL_WELCOME)->welcome;
+    CU_ASSERT(w->stand && w->generation == 1 && w->resume_step == 10);
+    CU_ASSERT_STRING_EQUAL(w->resume, "/snap/step-000000000010");
+    CU_ASSERT(w->incarnation > old);
+    join(CLU_ROLE_WORKER, 1);
+    clear();
+    clu_figures_put(&m.report.figures, "dense_step", 20);
+    clu_figures_put(&m.report.figures, "lost_steps", 7);
+    clu_figures_put(&m.report.figures, "lost_samples", 448);
+    report(CLU_ROLE_WORKER, 0, CLU_REPORT_GONE_ON, 27);
+    struct schd_view view;
+    schd_coordinator_view(c, &view);
+    CU_ASSERT(view.n_gone_on == 1 && view.lost_steps == 7 && view.lost_samples == 448);
+    CU_ASSERT_PTR_NOT_NULL(strstr(last(SCHD_TELL, 0)->text, "they miss 7 steps, 448 samples"));
+    end();
+    begin_standing(false); /* staleness 0: rows and weights must be of one step */
+    run();
+    schd_coordinator_gone(c, now, CLU_ROLE_WORKER, 1, CLU_E_LOST, "was killed by signal 9");
+    CU_ASSERT_EQUAL(schd_coordinator_plan(c), SCHD_WAY_BACK);
+    end();
+}
+
+static void test_servers_that_died_before_all_were_ready_have_nothing_to_stand_on(void)
+{
+    begin_standing(true);
+    join(CLU_ROLE_PS, 0);
+    join(CLU_ROLE_PS, 1);
+    schd_coordinator_gone(c, now, CLU_ROLE_PS, 1, CLU_E_LOST, "was killed by signal 9");
+    CU_ASSERT_EQUAL(schd_coordinator_plan(c), SCHD_WAY_BACK);
+    end();
+}
+
+/* Two recoveries in a row: the server that lived through both has heard of both. */
+static void test_a_kept_server_hears_of_every_life(void)
+{
+    begin(true);
+    run();
+    for (uint64_t life = 2; life <= 3; life++) {
+        schd_coordinator_gone(c, now, CLU_ROLE_WORKER, 0, CLU_E_LOST, "was killed by signal 9");
+        schd_coordinator_plan(c);
+        collect();
+        clear();
+        schd_coordinator_recover(c, now, SCHD_WAY_BACK, "", 0);
+        collect();
+        CU_ASSERT_EQUAL(sent(CLU_CONTROL_ORDER), 2);
+        CU_ASSERT_EQUAL(last(SCHD_SEND, CLU_CONTROL_ORDER)->order.generation, life);
+        CU_ASSERT_EQUAL(last(SCHD_SEND, CLU_CONTROL_ORDER)->number, life - 1);
+        m.report.generation = life - 1; /* ready for the life before: counts for nothing (C6) */
+        m.incarnation = member(CLU_ROLE_PS, 0).incarnation;
+        m.number = ++n_reports;
+        m.report.kind = CLU_REPORT_READY;
+        hear(CLU_ROLE_PS, 0, CLU_CONTROL_REPORT);
+        CU_ASSERT_EQUAL(member(CLU_ROLE_PS, 0).state, SCHD_IN);
+        for (int i = 0; i < 2; i++) {
+            beat(CLU_ROLE_PS, i);
+            report(CLU_ROLE_PS, i, CLU_REPORT_READY, 0);
+        }
+        CU_ASSERT_EQUAL(phase(), SCHD_RUNNING);
+        join(CLU_ROLE_WORKER, 0);
+        join(CLU_ROLE_WORKER, 1);
+    }
+    end();
+}
+
+static void test_what_recoveries_need_outlives_the_scheduler(void)
+{
+    struct clu_packer packer;
+    clu_packer_init(&packer);
+    begin_standing(true);
+    run();
+    schd_coordinator_gone(c, now, CLU_ROLE_WORKER, 1, CLU_E_LOST, "was killed by signal 9");
+    schd_coordinator_plan(c);
+    schd_coordinator_recover(c, now, SCHD_WAY_WORKERS, "/snap/step-000000000010", 10);
+    schd_coordinator_save(c, &packer);
+    end();
+    begin_standing(true);
+    CU_ASSERT_EQUAL(schd_coordinator_load(c, now, packer.data, packer.size_bytes), 0);
+    join(CLU_ROLE_WORKER, 0);
+    struct clu_welcome *w = &last(SCHD_SEND, CLU_CONTROL_WELCOME)->welcome;
+    CU_ASSERT(w->stand && w->resume_step == 10 && w->least_incarnation > (uint64_t)1 << 32);
+    end();
+    clu_packer_fini(&packer);
 }
 
 static void test_a_lost_welcome_is_sent_again(void)
@@ -269,7 +456,7 @@ static void test_a_message_of_an_earlier_life_changes_nothing(void)
     begin(true);
     run();
     uint64_t old = member(CLU_ROLE_PS, 0).incarnation;
-    schd_coordinator_recover(c, now, "", 0);
+    schd_coordinator_recover(c, now, SCHD_WAY_ANEW, "", 0);
     join(CLU_ROLE_PS, 0);
     clear();
     m.incarnation = old;
@@ -348,11 +535,20 @@ static void test_a_supervised_job_waits_for_its_supervisor_and_recovers(void)
     tick(60000);
     CU_ASSERT_EQUAL(phase(), SCHD_BROKEN);
     clear();
-    schd_coordinator_recover(c, now, "/snap/step-000000000010", 10);
+    CU_ASSERT_EQUAL(schd_coordinator_plan(c), SCHD_WAY_BACK);
+    schd_coordinator_recover(c, now, SCHD_WAY_BACK, "/snap/step-000000000010", 10);
     collect();
     CU_ASSERT_EQUAL(phase(), SCHD_GATHERING);
-    join(CLU_ROLE_PS, 0);
+    CU_ASSERT_EQUAL(member(CLU_ROLE_PS, 0).state, SCHD_JOINED); /* it lives, and is kept */
+    CU_ASSERT_EQUAL(member(CLU_ROLE_PS, 1).state, SCHD_ABSENT);
+    CU_ASSERT_EQUAL(member(CLU_ROLE_WORKER, 0).state, SCHD_ABSENT);
+    CU_ASSERT_EQUAL(sent(CLU_CONTROL_ORDER), 0);
     join(CLU_ROLE_PS, 1);
+    CU_ASSERT_EQUAL(sent(CLU_CONTROL_ORDER), 1);
+    const struct clu_order *restore = &last(SCHD_SEND, CLU_CONTROL_ORDER)->order;
+    CU_ASSERT_EQUAL(restore->kind, CLU_ORDER_RESTORE);
+    CU_ASSERT(restore->generation == 2 && restore->step == 10);
+    CU_ASSERT_EQUAL(restore->least_incarnation, (uint64_t)2 << 32);
     struct clu_welcome *w = &last(SCHD_SEND, CLU_CONTROL_WELCOME)->welcome;
     CU_ASSERT_EQUAL(w->generation, 2);
     CU_ASSERT_EQUAL(w->resume_step, 10);
@@ -586,7 +782,14 @@ SUITE("sched.coordinator", T(test_servers_are_welcomed_together_with_the_whole_m
       T(test_state_is_saved_before_a_welcome_is_sent),
       T(test_workers_wait_until_every_server_has_restored), T(test_incarnations_are_never_the_same),
       T(test_a_stranger_of_the_wrong_shape_is_refused), T(test_a_taken_rank_is_refused),
-      T(test_a_lost_welcome_is_sent_again), T(test_a_message_of_an_earlier_life_changes_nothing),
+      T(test_the_late_word_of_a_dead_process_does_not_keep_its_successor_out),
+      T(test_a_dead_server_whose_rows_stand_comes_back_and_nobody_goes_back),
+      T(test_a_server_that_cannot_stand_takes_the_job_back),
+      T(test_dead_workers_are_followed_by_others_where_rows_stand_for_them),
+      T(test_servers_that_died_before_all_were_ready_have_nothing_to_stand_on),
+      T(test_a_kept_server_hears_of_every_life),
+      T(test_what_recoveries_need_outlives_the_scheduler), T(test_a_lost_welcome_is_sent_again),
+      T(test_a_message_of_an_earlier_life_changes_nothing),
       T(test_a_silent_member_is_suspect_then_dead),
       T(test_a_broken_job_without_supervisor_stops_everybody_and_ends),
       T(test_a_broken_job_ends_though_nobody_answers),

@@ -1,19 +1,29 @@
-/* An exhaustive walk: 2 servers, 2 workers, one crash of any process at any point, and every order
- * in which their messages can arrive. In no state does something wait for ever, and no promise
+/* A walk over what can happen to a job: 2 servers, 2 workers, a crash of any process at any point, and
+ * every order in which their messages can arrive. In no state does something wait for ever, and no promise
  * breaks:
  *
  * - the job ends, and ends well (a crash is recovered from);
- * - it ends well only with the last step's snapshot committed;
- * - the worker ranks only ever step together, with every server ready, in one life of the job;
+ * - it ends well only with the last step's snapshot committed, after rank 0 said that it finished;
+ * - the worker ranks only ever step together, with every server ready, in one life of the job, and
+ *   with rows of exactly their own step: none is missing, none counts twice;
  * - a member of an earlier life is never taken for one of this;
- * - a life begins at a snapshot that was committed.
+ * - a life begins at a snapshot that was committed, and goes back no further than it must: not at
+ *   all when the dead was a server whose rows are on its disk, or the scheduler;
+ * - whom the job lets go on is a process that lives.
+ *
+ * Three kinds of job: rows that must go back (durability snapshot), rows that stand while workers go
+ * back (log, staleness 0), rows that stand for other workers as well (log, staleness > 0).
  *
  * The world around the coordinator is modelled: members as small state machines with a queue in
- * each direction, a supervisor that recovers, a disk that commits at once or later. The walk is
+ * each direction, rows on the servers' disks (one crash may take a disk with it), a supervisor that
+ * starts whom the coordinator names, messages of the dead that arrive late, a disk that commits at
+ * once or later. The walk is
  * depth first over which event comes next; a state is known by a hash of everything that can
  * matter, and is entered once. It is reached again by replaying the choices that led to it, since a
  * coordinator cannot be copied. Time passes only when nothing else can happen: a minute of that,
- * and the state is stuck.
+ * and the state is stuck. The whole of it, with one crash, takes minutes (label slow); the normal
+ * run takes a part of it, and random orders of events with up to three crashes, in which time passes
+ * at any moment.
  */
 #include "sched/coordinator_internal.h"
 
@@ -27,6 +37,7 @@ enum {
     MAX_DEPTH = 400,
     N_STEPS = 2, /* a snapshot after each */
     TABLE = 1 << 22,
+    MAX_STALE = 3,
     STUCK_MS = 60000,
 };
 
@@ -37,39 +48,49 @@ struct note { /* a message in a queue, either way */
     enum clu_report_kind kind;
     enum clu_order_kind order;
     uint64_t number, step, incarnation, generation;
-    int status;
-    bool acknowledges;
+    int status, pid;
+    bool stand;
 };
 
 struct process {
     enum life life;
     uint64_t incarnation, generation, last_order, n_reports, step, resume;
-    bool was_in, rejoining;
-    int n_up, n_down, pid;
+    bool was_in, rejoining, stand;
+    int n_up, n_down, pid, leave_status;
     struct note up[MAX_QUEUE], down[MAX_QUEUE];
     struct note pending[4]; /* reports without a receipt */
     int n_pending;
 };
 
+struct stale { /* said by a process that is no more */
+    int who;
+    struct note note;
+};
+
 struct world {
     struct schd_coordinator *c;
     struct process p[N];
+    struct stale stale[MAX_STALE];
+    int n_stale;
+    uint64_t rows[2], rows_generation[2]; /* on the servers' disks: steps applied, in which life */
+    bool disk_lost, sched_crashed, finished_said;
     int64_t now, idle_since;
-    bool crashed, ended, need_recovery, commit_due, overflow;
+    int n_crashes, max_crashes;
+    bool ended, need_recovery, commit_due, overflow;
     int end_status, next_pid;
     uint64_t committed, commit_step, n_recoveries;
     struct clu_packer stored; /* what SAVE wrote last */
     const char *broken;       /* a promise that broke */
 };
 
-static const struct schd_shape shape = {.n_servers = 2,
-                                        .shards_per_server = 1,
-                                        .n_workers = 2,
-                                        .heartbeat_ms = 1000,
-                                        .dead_after_ms = 5000,
-                                        .start_timeout_ms = 30000,
-                                        .stop_timeout_ms = 30000,
-                                        .supervised = true};
+static struct schd_shape shape = {.n_servers = 2,
+                                  .shards_per_server = 1,
+                                  .n_workers = 2,
+                                  .heartbeat_ms = 1000,
+                                  .dead_after_ms = 5000,
+                                  .start_timeout_ms = 30000,
+                                  .stop_timeout_ms = 30000,
+                                  .supervised = true};
 static struct clu_control_message m;
 
 static enum clu_role role_of(int i)
@@ -106,7 +127,9 @@ static void send(struct world *w, const struct schd_action *a)
                        .number = a->number,
                        .step = a->op == CLU_CONTROL_ORDER ? a->order.step : a->welcome.resume_step,
                        .incarnation = a->welcome.incarnation,
-                       .generation = a->welcome.generation,
+                       .generation =
+                           a->op == CLU_CONTROL_ORDER ? a->order.generation : a->welcome.generation,
+                       .stand = a->welcome.stand,
                        .status = a->op == CLU_CONTROL_ORDER ? a->order.status : a->status});
 }
 
@@ -133,8 +156,7 @@ static void carry_out(struct world *w)
 
 static void hear(struct world *w, int i, struct note note)
 {
-    struct process *p = &w->p[i];
-    struct clu_peer peer = {.size_bytes = 2, .bytes = {(uint8_t)i, (uint8_t)p->pid}};
+    struct clu_peer peer = {.size_bytes = 2, .bytes = {(uint8_t)i, (uint8_t)note.pid}};
     memset(&m, 0, offsetof(struct clu_control_message, endpoints));
     memset(&m.report, 0, offsetof(struct clu_report, figures));
     m.op = note.op;
@@ -143,10 +165,11 @@ static void hear(struct world *w, int i, struct note note)
     m.incarnation = note.incarnation;
     m.number = note.number;
     m.status = note.status;
-    m.pid = p->pid;
+    m.pid = note.pid;
     m.map_version = 1000000;
     m.report.kind = note.kind;
     m.report.step = note.step;
+    m.report.generation = note.generation;
     if (i < 2 && note.op == CLU_CONTROL_JOIN) {
         m.n_endpoints = 1;
         strcpy(m.endpoints[0], "tcp://127.0.0.1:1");
@@ -161,6 +184,7 @@ static void say(struct world *w, int i, struct note note)
 {
     struct process *p = &w->p[i];
     note.incarnation = p->incarnation;
+    note.pid = p->pid;
     push(w, p->up, &p->n_up, note);
 }
 
@@ -171,6 +195,7 @@ static void report(struct world *w, int i, enum clu_report_kind kind, uint64_t s
                         .kind = kind,
                         .step = step,
                         .number = ++p->n_reports,
+                        .generation = p->generation,
                         .incarnation = p->incarnation};
     if (p->n_pending < 4)
         p->pending[p->n_pending++] = note;
@@ -181,6 +206,7 @@ static void leave(struct world *w, int i, int status)
 {
     say(w, i, (struct note){.op = CLU_CONTROL_LEAVE, .status = status});
     w->p[i].life = GONE;
+    w->p[i].leave_status = status;
 }
 
 static void forget_pending(struct process *p, uint64_t number, bool snapshots, uint64_t step)
@@ -196,6 +222,26 @@ static void forget_pending(struct process *p, uint64_t number, bool snapshots, u
     p->n_pending = kept;
 }
 
+/* A server comes to what its welcome, or an order, says. */
+static void restore(struct world *w, int i, struct note note)
+{
+    struct process *p = &w->p[i];
+    p->generation = note.generation;
+    if (note.stand && w->rows_generation[i] != note.generation) {
+        leave(w, i, CLU_E_LOST);
+        return;
+    }
+    p->life = IN;
+    if (note.stand)
+        return;
+    w->rows[i] = note.step;
+    w->rows_generation[i] = note.generation;
+    if (note.step > w->committed)
+        w->broken = "a life began at a snapshot that was never committed";
+    if (note.step < w->committed)
+        w->broken = "a life began at an older snapshot than it could";
+}
+
 static void on_welcome(struct world *w, int i, struct note note)
 {
     struct process *p = &w->p[i];
@@ -208,10 +254,14 @@ static void on_welcome(struct world *w, int i, struct note note)
     if (!p->was_in && note.step != 0 && note.step > w->committed)
         w->broken = "a life began at a snapshot that was never committed";
     p->incarnation = note.incarnation;
-    p->generation = note.generation;
+    if (!p->was_in)
+        p->generation = note.generation; /* afterwards a server's grows by order alone */
     p->last_order = 0;
-    if (!p->was_in) {
+    if (!p->was_in && i < 2) {
+        restore(w, i, note);
+    } else if (!p->was_in) {
         p->step = p->resume = note.step;
+        p->stand = note.stand;
         p->life = IN;
     }
     p->was_in = true;
@@ -231,6 +281,8 @@ static void on_order(struct world *w, int i, struct note note)
         forget_pending(p, 0, true, note.step);
         if (p->life == COMMITTING && note.step == p->step)
             p->life = TRAINING;
+    } else if (note.order == CLU_ORDER_RESTORE && note.generation > p->generation) {
+        restore(w, i, note);
     } else if (note.order == CLU_ORDER_STOP) {
         leave(w, i, note.status);
     }
@@ -260,7 +312,15 @@ static bool can_step(const struct world *w)
     const struct process *a = &w->p[2], *b = &w->p[3];
     return a->life == TRAINING && b->life == TRAINING && a->step == b->step &&
            a->generation == b->generation && a->step < N_STEPS && w->p[0].life == SERVING &&
-           w->p[1].life == SERVING;
+           w->p[1].life == SERVING && w->rows[0] >= a->step && w->rows[1] >= a->step;
+}
+
+/* Workers that go on with rows as they stand: after the step that any shard has reached; the others
+ * skip what they miss (ps/shard_life.c). */
+static void agree_on_rows(struct world *w, struct process *p)
+{
+    uint64_t most = w->rows[0] > w->rows[1] ? w->rows[0] : w->rows[1];
+    p->step = w->rows[0] = w->rows[1] = most;
 }
 
 static void step_together(struct world *w)
@@ -268,10 +328,19 @@ static void step_together(struct world *w)
     for (int i = 0; i < 2; i++)
         if (w->p[i].generation != w->p[2].generation)
             w->broken = "workers and servers of two lives trained together";
+    for (int i = 0; i < 2; i++) {
+        if (w->rows[i] != w->p[2].step)
+            w->broken = "rows of another step than the workers'";
+        if (w->rows_generation[i] != w->p[2].generation)
+            w->broken = "rows of another life than the workers'";
+        if (w->c->members[i].state != SCHD_READY && w->c->phase == SCHD_RUNNING)
+            w->broken = "the job runs with a server that is not ready";
+    }
     w->p[2].step = ++w->p[3].step;
     w->p[2].life =
         COMMITTING; /* every step's snapshot is waited for: it is the last one's that matters */
     report(w, 2, CLU_REPORT_SNAPSHOT, w->p[2].step);
+    w->rows[0]++; /* the other server's push may be under way still */
 }
 
 /* What a member does by itself; false when there is nothing. dry: only tells. */
@@ -286,10 +355,25 @@ static bool act(struct world *w, int i, bool dry)
         }
         return true;
     case IN:
+        if (i >= 2 && p->stand && (w->p[0].life != SERVING || w->p[1].life != SERVING))
+            return false; /* it has to ask both */
+        if (!dry && i >= 2 && p->stand)
+            agree_on_rows(w, p);
         if (!dry && i < 2)
             report(w, i, CLU_REPORT_READY, 0);
         if (!dry)
             p->life = i < 2 ? SERVING : TRAINING;
+        if (!dry && i == 2 && p->stand && p->step == N_STEPS && p->resume != p->step) {
+            p->life = COMMITTING; /* the dead had done the last step, but not stored it */
+            report(w, i, CLU_REPORT_SNAPSHOT, p->step);
+        }
+        return true;
+    case SERVING:
+        if (i != 1 || w->rows[1] >= w->p[2].step || w->p[2].generation != w->rows_generation[1] ||
+            (w->p[2].life != TRAINING && w->p[2].life != COMMITTING))
+            return false;
+        if (!dry)
+            w->rows[1]++; /* the push that was under way, or is tried again */
         return true;
     case TRAINING:
         if (p->step < N_STEPS)
@@ -297,8 +381,10 @@ static bool act(struct world *w, int i, bool dry)
         if (i == 3 && w->p[2].life != GONE)
             return false; /* the last all-reduce: rank 0 ends first */
         if (!dry) {
-            if (i == 2)
+            if (i == 2) {
                 report(w, i, CLU_REPORT_FINISHED, p->step);
+                w->finished_said = true;
+            }
             leave(w, i, CLU_OK);
         }
         return true;
@@ -309,8 +395,11 @@ static bool act(struct world *w, int i, bool dry)
 
 /* ---- the world ---- */
 
+/* In place of what is left of the one before, whose last words may still be on the way. */
 static void start_process(struct world *w, int i)
 {
+    for (int j = 0; j < w->p[i].n_up && w->n_stale < MAX_STALE; j++)
+        w->stale[w->n_stale++] = (struct stale){i, w->p[i].up[j]};
     w->p[i] = (struct process){.life = FRESH, .pid = ++w->next_pid};
 }
 
@@ -318,6 +407,7 @@ static void open_world(struct world *w)
 {
     struct schd_life life = {.job_id = 1, .generation = 1};
     memset(w, 0, sizeof(*w));
+    w->max_crashes = 1;
     clu_packer_init(&w->stored);
     w->now = 1000;
     w->c = schd_coordinator_create(&shape, &life, w->now);
@@ -332,9 +422,12 @@ static void close_world(struct world *w)
     clu_packer_fini(&w->stored);
 }
 
-static void crash_member(struct world *w, int i)
+static void crash_member(struct world *w, int i, bool with_disk)
 {
-    w->crashed = true;
+    w->n_crashes++;
+    w->disk_lost |= with_disk;
+    if (with_disk)
+        w->rows[i] = w->rows_generation[i] = 0;
     w->p[i].life = CRASHED;
     w->p[i].n_up = w->p[i].n_down = 0;
     schd_coordinator_gone(w->c, w->now, role_of(i), i % 2, CLU_E_LOST, "was killed");
@@ -347,7 +440,8 @@ static void crash_scheduler(struct world *w)
 {
     struct schd_life life = {0};
     struct schd_action a;
-    w->crashed = true;
+    w->n_crashes++;
+    w->sched_crashed = w->p[2].step < N_STEPS; /* later the last words may be lost with it */
     schd_coordinator_free(w->c);
     w->c = schd_coordinator_create(&shape, &life, w->now);
     while (schd_coordinator_next(w->c, &a)) /* its own first SAVE is not carried out */
@@ -358,17 +452,50 @@ static void crash_scheduler(struct world *w)
     for (int i = 0; i < N; i++)
         w->p[i].n_up = w->p[i].n_down = 0;
     carry_out(w);
+    for (int i = 0; i < N && !w->ended; i++) /* the supervisor tells what it cannot have seen */
+        if (w->p[i].life == CRASHED) {
+            schd_coordinator_gone(w->c, w->now, role_of(i), i % 2, CLU_E_LOST, "was killed");
+            carry_out(w);
+        }
 }
 
+static void commit(struct world *w)
+{
+    w->commit_due = false;
+    w->committed = w->commit_step > w->committed ? w->commit_step : w->committed;
+    schd_coordinator_committed(w->c, w->now, w->commit_step, CLU_OK);
+    carry_out(w);
+}
+
+/* The supervisor has the scheduler decide, and starts whom it names. */
 static void recover(struct world *w)
 {
     w->need_recovery = false;
-    w->commit_due = false;
     w->n_recoveries++;
-    for (int i = 0; i < N; i++)
-        start_process(w, i);
-    schd_coordinator_recover(w->c, w->now, w->committed ? "snapshot" : "", w->committed);
+    if (w->commit_due) /* one that is nearly whole is waited for */
+        commit(w);
+    enum schd_way way = schd_coordinator_plan(w->c);
+    bool lost_server = w->p[0].life == CRASHED || w->p[1].life == CRASHED;
+    bool start[N];
+    if (w->n_crashes == 1 && way >= SCHD_WAY_BACK && w->c->ran && w->c->shape.servers_stand &&
+        lost_server && !w->disk_lost && !w->c->must_go_back && schd_core_workers_stay(w->c))
+        w->broken = "the job goes back for a server whose rows stand";
+    for (int i = 0; i < N; i++) {
+        start[i] = schd_coordinator_starts(w->c, way, role_of(i), i % 2);
+        if (start[i])
+            start_process(w, i); /* what is left of it is dead: it starts when the job goes on */
+        else if (w->p[i].life == CRASHED && w->c->members[i].state != SCHD_LEFT &&
+                 w->n_crashes == 1 && w->c->phase != SCHD_ENDED && !w->c->finished)
+            w->broken = "the job goes on with a process that is no more";
+    }
     carry_out(w);
+    w->need_recovery = false;
+    schd_coordinator_recover(w->c, w->now, way, w->committed ? "snapshot" : "", w->committed);
+    carry_out(w);
+    for (int i = 0; i < N; i++)
+        if (!start[i] && w->c->members[i].state == SCHD_ABSENT && w->c->phase != SCHD_STOPPING &&
+            w->c->phase != SCHD_ENDED)
+            w->broken = "somebody is missing who was not to be started";
 }
 
 /* A second passes: members beat, or ask again; the coordinator looks at its deadlines. */
@@ -382,10 +509,25 @@ static void pass_time(struct world *w)
         else if (p->life >= IN && p->life <= COMMITTING)
             say(w, i, (struct note){.op = CLU_CONTROL_BEAT, .number = p->last_order});
         else if (p->life == GONE && p->was_in && w->c->members[i].state != SCHD_LEFT)
-            say(w, i, (struct note){.op = CLU_CONTROL_LEAVE});
+            say(w, i, (struct note){.op = CLU_CONTROL_LEAVE, .status = p->leave_status});
     }
     schd_coordinator_tick(w->c, w->now);
     carry_out(w);
+}
+
+static bool may_crash(const struct world *w)
+{
+    return w->n_crashes < w->max_crashes;
+}
+
+/* How many of the events that can happen now are crashes. */
+static int n_crash_events(const struct world *w)
+{
+    int n = may_crash(w);
+    for (int i = 0; i < N && may_crash(w); i++)
+        n += (w->p[i].life != GONE && w->p[i].life != CRASHED) *
+             (i < 2 && w->c->shape.servers_stand ? 2 : 1);
+    return n;
 }
 
 /* The n-th event that can happen now is carried out; the number of those there are. */
@@ -403,18 +545,22 @@ static int event(struct world *w, int n)
         if (act(w, i, true) && k++ == n)
             act(w, i, false);
     }
-    if (w->commit_due && k++ == n) {
-        w->commit_due = false;
-        w->committed = w->commit_step > w->committed ? w->commit_step : w->committed;
-        schd_coordinator_committed(w->c, w->now, w->commit_step, CLU_OK);
-        carry_out(w);
+    if (w->n_stale > 0 && k++ == n) {
+        struct stale first = w->stale[0];
+        memmove(w->stale, w->stale + 1, (size_t)--w->n_stale * sizeof(w->stale[0]));
+        hear(w, first.who, first.note);
     }
+    if (w->commit_due && k++ == n)
+        commit(w);
     if (w->need_recovery && k++ == n)
         recover(w);
-    for (int i = 0; i < N && !w->crashed; i++)
-        if (w->p[i].life != GONE && k++ == n)
-            crash_member(w, i);
-    if (!w->crashed && k++ == n)
+    for (int i = 0; i < N && may_crash(w); i++)
+        if (w->p[i].life != GONE && w->p[i].life != CRASHED && k++ == n)
+            crash_member(w, i, false);
+    for (int i = 0; i < 2 && may_crash(w) && w->c->shape.servers_stand; i++)
+        if (w->p[i].life != GONE && w->p[i].life != CRASHED && k++ == n)
+            crash_member(w, i, true);
+    if (may_crash(w) && k++ == n)
         crash_scheduler(w);
     return k;
 }
@@ -428,23 +574,31 @@ static uint64_t hash_note(uint64_t h, const struct note *note)
 {
     h = fold(h, (uint64_t)note->op << 16 | (uint64_t)note->kind << 8 | (uint64_t)note->order);
     h = fold(h, note->number << 32 | note->step << 8 | (uint64_t)(-note->status));
-    return fold(h, note->incarnation);
+    return fold(h, note->incarnation << 8 | note->generation << 1 | note->stand);
 }
 
 /* Everything that the future depends on, but time and numbers that only grow. */
 static uint64_t hash_world(const struct world *w)
 {
-    uint64_t h = fold(w->committed, (uint64_t)w->crashed | (uint64_t)w->need_recovery << 1 |
+    uint64_t h = fold(w->committed, (uint64_t)w->n_crashes << 8 | (uint64_t)w->need_recovery << 1 |
                                         (uint64_t)w->commit_due << 2 | (uint64_t)w->ended << 3);
     h = fold(h, w->commit_step << 8 | (uint64_t)w->c->phase << 4 | (uint64_t)w->c->finished);
     h = fold(h, w->c->life.generation << 8 | (uint64_t)w->c->snapshot);
+    h = fold(h, (uint64_t)w->c->ran | (uint64_t)w->c->must_go_back << 1 |
+                    (uint64_t)w->c->workers_stand << 2 | (uint64_t)w->finished_said << 3);
+    for (int i = 0; i < w->n_stale; i++)
+        h = hash_note(fold(h, (uint64_t)w->stale[i].who), &w->stale[i].note);
+    h = fold(h, w->rows[0] << 32 | w->rows[1] << 16 | w->rows_generation[0] << 8 |
+                    w->rows_generation[1]);
     for (int i = 0; i < N; i++) {
         const struct process *p = &w->p[i];
         const struct member *c = &w->c->members[i];
-        h = fold(h, (uint64_t)p->life << 8 | (uint64_t)p->was_in << 1 | (uint64_t)p->rejoining);
+        h = fold(h, (uint64_t)p->life << 8 | (uint64_t)p->was_in << 1 | (uint64_t)p->rejoining |
+                        (uint64_t)p->stand << 2 | p->generation << 16);
         h = fold(h, p->step << 32 | p->last_order << 16 | p->n_reports);
         h = fold(h, p->incarnation);
-        h = fold(h, (uint64_t)c->state << 8 | (uint64_t)c->attached << 4);
+        h = fold(h, (uint64_t)c->state << 8 | (uint64_t)c->attached << 4 | (uint64_t)c->stand << 1 |
+                        (uint64_t)c->kept);
         h = fold(h, c->last_report << 16 | c->n_orders);
         for (const struct queued_order *q = c->orders; q; q = q->next)
             h = fold(h, q->number << 16 | (uint64_t)q->order.kind << 8 | q->order.step);
@@ -462,7 +616,7 @@ static uint64_t hash_world(const struct world *w)
 
 static uint64_t *seen;
 static uint64_t n_states, n_events, n_ends, n_recovered;
-static uint64_t max_states = 40000;
+static uint64_t max_states = 8000;
 static uint8_t path[MAX_DEPTH];
 
 static bool enter(uint64_t hash)
@@ -500,12 +654,14 @@ static const char *finish(struct world *w)
             n_recovered += w->n_recoveries > 0;
             if (w->end_status != CLU_OK)
                 return "the job ended badly";
+            if (!w->finished_said)
+                return "the job ended well before rank 0 said that it finished";
+            if (w->c->life.generation > 1 && w->sched_crashed && w->n_crashes == 1)
+                return "the job went back because its scheduler died";
             return w->committed == N_STEPS ? NULL : "the job ended well without its last snapshot";
         }
         int n = event(w, -1);
-        int crashes = w->crashed ? 0 : 1; /* those come last, and are not for now */
-        for (int j = 0; j < N && !w->crashed; j++)
-            crashes += w->p[j].life != GONE;
+        int crashes = n_crash_events(w); /* those come last, and are not for now */
         n_events++;
         if (n - crashes > 0) {
             event(w, 0);
@@ -519,20 +675,24 @@ static const char *finish(struct world *w)
     return "the job goes on for ever";
 }
 
+static void print_wrong(const struct world *w, const char *wrong, const uint8_t *choices, int n)
+{
+    printf("  %s; choices:", wrong);
+    for (int i = 0; i < n; i++)
+        printf(" %d", choices[i]);
+    printf("\n  phase %s, members:", schd_phase_name(w->c->phase));
+    for (int i = 0; i < N; i++)
+        printf(" %d/%s", w->p[i].life, schd_member_state_name(w->c->members[i].state));
+    printf("\n");
+}
+
 static bool check(int depth)
 {
     struct world w;
     replay(&w, depth);
     const char *wrong = finish(&w);
-    if (wrong) {
-        printf("  %s; choices:", wrong);
-        for (int i = 0; i < depth; i++)
-            printf(" %d", path[i]);
-        printf("\n  phase %s, members:", schd_phase_name(w.c->phase));
-        for (int i = 0; i < N; i++)
-            printf(" %d/%s", w.p[i].life, schd_member_state_name(w.c->members[i].state));
-        printf("\n");
-    }
+    if (wrong)
+        print_wrong(&w, wrong, path, depth);
     close_world(&w);
     return !wrong;
 }
@@ -561,11 +721,49 @@ static bool walk(void)
     }
 }
 
-static void test_no_order_of_events_and_no_crash_leaves_the_job_waiting(void)
+enum { TIME_PASSES = 255 };
+
+/* One random order of events, then on in order to the end. false when it goes wrong. */
+static bool stroll(uint64_t *random)
+{
+    struct world w;
+    int depth = (int)(suite_random(random) % 120), n_passed = 0;
+    open_world(&w);
+    w.max_crashes = 1 + (int)(suite_random(random) % 3);
+    for (int i = 0; i < depth; i++) {
+        int crashes = n_crash_events(&w), n = event(&w, -1) - crashes;
+        bool crash = crashes > 0 && suite_random(random) % 24 == 0;
+        path[i] = TIME_PASSES;
+        if (crash)
+            path[i] = (uint8_t)(n + (int)(suite_random(random) % (uint64_t)crashes));
+        else if (n > 0 && (n_passed > 20 || suite_random(random) % 40 > 0))
+            path[i] = (uint8_t)(suite_random(random) % (uint64_t)n);
+        else if (n == 0 && n_passed > 20)
+            depth = i;
+        if (path[i] != TIME_PASSES)
+            event(&w, path[i]);
+        else if (i < depth && n_passed++ >= 0)
+            pass_time(&w);
+        if (w.ended || w.broken)
+            depth = i + 1;
+    }
+    w.max_crashes = 0;
+    const char *wrong = finish(&w);
+    if (wrong)
+        print_wrong(&w, wrong, path, depth);
+    n_states++;
+    close_world(&w);
+    return !wrong;
+}
+
+static void walk_all(bool servers_stand, bool workers_stand)
 {
     const char *more = getenv("SLUICE_WALK_STATES");
     if (more)
         max_states = strtoull(more, NULL, 0);
+    shape.servers_stand = servers_stand;
+    shape.workers_stand = workers_stand;
+    n_states = n_events = n_ends = n_recovered = 0;
     seen = calloc(TABLE, sizeof(*seen));
     CU_ASSERT_PTR_NOT_NULL_FATAL(seen);
     CU_ASSERT_TRUE(walk());
@@ -576,6 +774,31 @@ static void test_no_order_of_events_and_no_crash_leaves_the_job_waiting(void)
     CU_ASSERT(n_states > 1000);
     CU_ASSERT(n_recovered > 0);
     free(seen);
+    uint64_t random = suite_seed();
+    n_states = n_recovered = n_ends = 0;
+    bool well = true;
+    for (uint64_t i = 0; i < max_states && well; i++)
+        well = stroll(&random);
+    CU_ASSERT(well);
+    printf("  %llu random orders, %llu with a recovery\n", (unsigned long long)n_states,
+           (unsigned long long)n_recovered);
 }
 
-SUITE("sched.coordinator_walk", T(test_no_order_of_events_and_no_crash_leaves_the_job_waiting))
+static void test_no_order_of_events_and_no_crash_leaves_the_job_waiting(void)
+{
+    walk_all(false, false);
+}
+
+static void test_the_same_where_rows_stand_and_workers_go_back(void)
+{
+    walk_all(true, false);
+}
+
+static void test_the_same_where_rows_stand_for_other_workers(void)
+{
+    walk_all(true, true);
+}
+
+SUITE("sched.coordinator_walk", T(test_no_order_of_events_and_no_crash_leaves_the_job_waiting),
+      T(test_the_same_where_rows_stand_and_workers_go_back),
+      T(test_the_same_where_rows_stand_for_other_workers))
