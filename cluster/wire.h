@@ -87,8 +87,9 @@ enum {
  * CONFIRM    step: its snapshot is committed       status
  * COLLECT    text: moves                           once the rows of buckets that will leave are
  *                                                  known: a msgpack array of their numbers
- * RELEASE    step, owners, text: moves             once step is applied and what leaves is in a file
- * ADOPT      step, owners, text: moves             once what arrives is taken in: the owners are
+ * RELEASE    step, owners, text: moves             once step is applied and what leaves is in a
+ * file ADOPT      step, owners, text: moves             once what arrives is taken in: the owners
+ * are
  *                                                  those of this version from now on
  * FORGET     owners, text: moves                   once what has left is dropped
  * BEGIN      step: the next to be applied is       once that is durable; nothing when as many

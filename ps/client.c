@@ -436,21 +436,6 @@ int psv_client_barrier(struct psv_client *client, uint64_t step, uint64_t *ticke
     return psv_client_ask(client, &question, ticket_p);
 }
 
-int psv_client_begin(struct psv_client *client, uint64_t step, uint64_t *ticket_p)
-{
-    struct psv_question question = {
-        .op = CLU_WIRE_BEGIN, .step = step, .timeout_ms = client->options.request_timeout_ms};
-    return psv_client_ask(client, &question, ticket_p);
-}
-
-void psv_client_applied(struct psv_client *client, uint64_t *least_p, uint64_t *most_p)
-{
-    pthread_mutex_lock(&client->lock);
-    *least_p = client->least_applied;
-    *most_p = client->most_applied;
-    pthread_mutex_unlock(&client->lock);
-}
-
 /* ---- waiting ---- */
 
 static struct psv_ticket *find_ticket(struct psv_client *client, uint64_t id)

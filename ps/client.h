@@ -110,8 +110,8 @@ int psv_client_wait_snapshot(struct psv_client *client, uint64_t ticket, int tim
 
 /* Shards listen elsewhere since a newer map (a server was started again): connects there and asks
  * again what is under way, which gets its whole time anew. A shard without an endpoint is being
- * started: what is asked of it waits, and its time with it, until a map says where it is. Of the map
- * only the endpoints of shards that the client knows are taken. */
+ * started: what is asked of it waits, and its time with it, until a map says where it is. Of the
+ * map only the endpoints of shards that the client knows are taken. */
 int psv_client_remap(struct psv_client *client, const struct clu_bucket_map *map);
 
 /* ---- buckets that move while the job trains: ps/shard_move.c ---- */

@@ -110,6 +110,21 @@ int psv_client_switch(struct psv_client *client, const struct clu_bucket_map *ma
     return status || !any ? status : psv_client_greet(client, added);
 }
 
+int psv_client_begin(struct psv_client *client, uint64_t step, uint64_t *ticket_p)
+{
+    struct psv_question question = {
+        .op = CLU_WIRE_BEGIN, .step = step, .timeout_ms = client->options.request_timeout_ms};
+    return psv_client_ask(client, &question, ticket_p);
+}
+
+void psv_client_applied(struct psv_client *client, uint64_t *least_p, uint64_t *most_p)
+{
+    pthread_mutex_lock(&client->lock);
+    *least_p = client->least_applied;
+    *most_p = client->most_applied;
+    pthread_mutex_unlock(&client->lock);
+}
+
 int psv_client_remap(struct psv_client *client, const struct clu_bucket_map *map)
 {
     int status = 0;

@@ -139,8 +139,8 @@ static int begin_first_life(const struct psv_server_options *options, struct psv
     return begin_life(options, server, member, &origin, generation_p);
 }
 
-/* Order RESTORE: the job goes back to a snapshot, and this process goes with it: what is still right
- * in memory stays there. */
+/* Order RESTORE: the job goes back to a snapshot, and this process goes with it: what is still
+ * right in memory stays there. */
 static int begin_next_life(const struct psv_server_options *options, struct psv_server *server,
                            struct clu_member *member, const struct clu_order *order,
                            uint64_t *generation_p)
@@ -252,8 +252,8 @@ static int obey(const struct psv_server_options *options, struct psv_server *ser
     }
 }
 
-/* Rows that cannot be read are of no use here: the buckets come from the last snapshot instead. What
- * is damaged is kept for a look, the newest of it. */
+/* Rows that cannot be read are of no use here: the buckets come from the last snapshot instead.
+ * What is damaged is kept for a look, the newest of it. */
 static int set_aside(const char *dir)
 {
     char aside[CLU_PATH_BYTES];

@@ -4,15 +4,15 @@
  * So a dead server is started again, finds its rows, and nobody else need notice more than a wait:
  * the workers' requests are tried again until it answers, and each push is known by its
  * (incarnation, seq) and its step (ps/shard.h, R1 to R4). That holds at any staleness: at 0, too,
- * every step is applied once, after all ranks' pushes of it, and a pull is answered by the same rows
- * whenever it is asked again; so the bits are those of an undisturbed run, and going back would buy
- * nothing. (STAND)
+ * every step is applied once, after all ranks' pushes of it, and a pull is answered by the same
+ * rows whenever it is asked again; so the bits are those of an undisturbed run, and going back
+ * would buy nothing. (STAND)
  *
  * Dead workers are another matter. Their dense weights are gone, and those that can be had (a
  * snapshot's, or a dense checkpoint's) are of a step before the rows'. At staleness 0 rows and
  * weights must be of one step: the job goes back to a snapshot (BACK). Otherwise a bound, not
- * equality, was promised: new workers take older dense weights and the rows as they stand (WORKERS);
- * which steps they miss is counted (ps/shard_life.c, worker/train_stand.c).
+ * equality, was promised: new workers take older dense weights and the rows as they stand
+ * (WORKERS); which steps they miss is counted (ps/shard_life.c, worker/train_stand.c).
  *
  *     lost                              durability snapshot   log, staleness 0   log, staleness > 0
  *     a server                          BACK                  STAND              STAND

@@ -16,7 +16,7 @@
  *     {"event":"evaluated",...}               {"event":"phase","phase":"running"}
  *     {"event":"broken","status":-7,"text":...}
  *     {"event":"plan","way":"stand","servers":[1],"workers":false}    whom to end, then to start
- *     {"event":"recovered","generation":...,"step":...,"way":"stand"}  or a plan again, if it changed
+ *     {"event":"recovered","generation":...,"step":...,"way":"stand"}  or a plan again
  *     {"event":"alive"}, every heartbeat      {"event":"reshape","servers":3}, before such an end
  *     {"event":"snapshot","step":...,"status":0}  {"event":"end","status":0,"text":...}
  *

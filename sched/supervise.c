@@ -12,10 +12,10 @@
  * To end means: SIGTERM to every child's group, KILL_AFTER_MS later SIGKILL, then whatever has
  * become a child of ours (ranks whose mpirun died), until there is none.
  *
- * A recovery asks the scheduler, which decides who may stand (sched/coordinator_recover.c), ends what
- * is left of those it names, and starts them again. A dead scheduler is only started again: its
- * members join it and nobody rolls back. What dies twice at the same step takes everything with it
- * the second time: every process but the scheduler begins anew.
+ * A recovery asks the scheduler, which decides who may stand (sched/coordinator_recover.c), ends
+ * what is left of those it names, and starts them again. A dead scheduler is only started again:
+ * its members join it and nobody rolls back. What dies twice at the same step takes everything with
+ * it the second time: every process but the scheduler begins anew.
  */
 #include "sched/supervise_internal.h"
 
@@ -431,9 +431,9 @@ static void end_planned(struct schd_supervisor *s)
     end_unwanted(s);
 }
 
-/* Has the scheduler decide how the job goes on, ends whom it names, has it go on so, and starts them
- * again. anew: everybody. Nobody who is replaced can speak for the one who replaces it: it is dead
- * before the scheduler lets anybody in. */
+/* Has the scheduler decide how the job goes on, ends whom it names, has it go on so, and starts
+ * them again. anew: everybody. Nobody who is replaced can speak for the one who replaces it: it is
+ * dead before the scheduler lets anybody in. */
 static int recover_members(struct schd_supervisor *s, bool anew)
 {
     s->verdict.there = false; /* before the question: what is told after it counts */

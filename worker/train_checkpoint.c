@@ -1,6 +1,6 @@
-/* See the header. A folder is written as <generation>-<step>.part, synced, and renamed; the one before
- * is removed after that, so that there is always a whole one. Half of the cost of a step at most: a
- * checkpoint that is still being written when the next is due lets that one pass.
+/* See the header. A folder is written as <generation>-<step>.part, synced, and renamed; the one
+ * before is removed after that, so that there is always a whole one. Half of the cost of a step at
+ * most: a checkpoint that is still being written when the next is due lets that one pass.
  */
 #include "worker/train_checkpoint.h"
 

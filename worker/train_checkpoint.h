@@ -4,7 +4,8 @@
  *     OUT/run/dense/<generation>-<step>/    the three files of state.h: a few MB, the newest only
  *
  * Written by a thread of rank 0 beside training, appearing whole by a rename. One of another
- * generation is of a life that is over, and never used. Threads: one owner, beside the writer's own.
+ * generation is of a life that is over, and never used. Threads: one owner, beside the writer's
+ * own.
  */
 #ifndef WORKER_TRAIN_CHECKPOINT_H
 #define WORKER_TRAIN_CHECKPOINT_H

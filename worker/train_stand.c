@@ -7,8 +7,8 @@
  * The dense weights come from the newest of: the dense checkpoints of this life, the newest whole
  * snapshot, the initial ones. All ranks take the same: rank 0 looks, the others are told.
  *
- * What is lost, and no more: the dense weights miss the updates of steps D + 1 .. R; rows miss, at a
- * shard with A < R, the gradients of steps A + 1 .. R, of which some rank's push was missing
+ * What is lost, and no more: the dense weights miss the updates of steps D + 1 .. R; rows miss, at
+ * a shard with A < R, the gradients of steps A + 1 .. R, of which some rank's push was missing
  * (ps/shard_life.c says why no step counts twice and why the bound holds on). The data goes on
  * behind R's batch: what the rows have seen is not shown to them again. Counted and reported: R - D
  * steps, their samples, and R - A_min. With dense checkpoints every c steps and staleness s,
@@ -27,7 +27,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Rank 0 chooses where the dense weights come from; *folder_p "" for the initial ones. Collective. */
+/* Rank 0 chooses where the dense weights come from; *folder_p "" for the initial ones. Collective.
+ * */
 static int choose_dense(struct wrk_trainer *t, char folder_p[CLU_PATH_BYTES])
 {
     const struct clu_welcome *welcome = clu_member_welcome(t->member);
