@@ -29,7 +29,7 @@ static void open_job(struct driver *d)
              "data: %s\nservers: 2\nshards: 2\nworkers: 2\nwidth: 16\nheads: 2\nhistory: 20\n"
              "batch: 64\nlog_every: 10\nepochs: 4\nread: greedy\nmax_restarts: 20\nkeep: 100\n"
              "snapshot_every: 20\nheartbeat_ms: 200\ndead_after_ms: 2000\n"
-             "request_timeout_ms: 10000\n",
+             "request_timeout_ms: 10000\nexpire_steps: 120\n",
              data.set);
     CU_ASSERT_EQUAL_FATAL(driver_open(d, text), 0);
 }
@@ -204,6 +204,34 @@ static void test_a_chain_is_resharded_and_the_job_goes_on_from_that(void)
     check_digest(&d, before);
 }
 
+static void test_what_snapshots_cost_is_seen_and_a_signal_dumps_the_state(void)
+{
+    struct driver d;
+    char *longer[] = {"--epochs", "200", "--keep", "2", NULL};
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d);
+    CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, longer), 0);
+    CU_ASSERT(
+        driver_await_text(&d, "metrics.jsonl", "\"snapshot_longest_step_seconds\"", RUN_WITHIN_MS));
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"snapshot_bytes\"", RUN_WITHIN_MS));
+    expect(&d, "$S status $D/out --json | grep -c '\"snapshot_longest_step_seconds\"'", "1");
+    expect(&d, "$S status $D/out --json | grep -c '\"snapshot_bytes\"'", "1");
+    driver_nap(1200); /* the page follows once a second */
+    expect(&d,
+           "p=$(cut -d: -f3 $D/out/run/page.url | tr -d /); bash -c \"exec "
+           "3<>/dev/tcp/127.0.0.1/$p; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3\" | "
+           "grep -c -E 'figure=.(snapshot_longest_step_seconds|snapshot_bytes).'",
+           "2");
+    kill(d.pid, SIGUSR1);
+    CU_ASSERT(driver_await_text(&d, "log/sched-0.log", "state: ps 1", RUN_WITHIN_MS));
+    CU_ASSERT(driver_await_text(&d, "log/worker-0.log", "rows asked for up to", RUN_WITHIN_MS) ||
+              driver_await_text(&d, "log/mpirun.log", "rows asked for up to", 1000));
+    kill(d.pid, SIGTERM);
+    CU_ASSERT_EQUAL(driver_wait(&d, RUN_WITHIN_MS), 75);
+    CU_ASSERT_EQUAL(driver_left(&d, 2000), 0);
+    driver_close(&d, CU_get_number_of_failures() > before);
+}
+
 static void test_a_killed_job_with_chains_ends_in_the_same_digest(void)
 {
     static const char *const roles[][2] = {{"sluice ps", "--rank 0"},
@@ -250,4 +278,5 @@ SUITE("cluster_e2e.chain", T(test_the_data_is_made),
       T(test_a_chain_goes_on_with_other_numbers_of_workers_at_the_same_sample),
       T(test_a_damaged_link_falls_back_to_the_newest_whole_chain),
       T(test_a_chain_is_resharded_and_the_job_goes_on_from_that),
+      T(test_what_snapshots_cost_is_seen_and_a_signal_dumps_the_state),
       T(test_a_killed_job_with_chains_ends_in_the_same_digest), T(test_the_data_is_removed))
