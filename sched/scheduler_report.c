@@ -44,6 +44,8 @@ void schd_event_alive(struct schd_scheduler *s)
 
 void schd_event_phase(struct schd_scheduler *s, const struct schd_view *view)
 {
+    if (view->phase == SCHD_BROKEN && !view->text[0])
+        return; /* paused by the supervisor's own plan: nothing new is lost */
     if (view->phase == SCHD_BROKEN)
         emit(s, json_pack("{s:s, s:i, s:s, s:I}", "event", "broken", "status", view->status, "text",
                           view->text, "step", (json_int_t)view->step));
