@@ -69,7 +69,7 @@ static const struct clu_setting rows[] = {
     REAL(dense_learning_rate, "0.001", 0, 10, "Adam's step for the dense parameters"),
     REAL(history_dropout, "0", 0, 0.99, "share of history items that a training step hides"),
     BOOL(history_counts, "true",
-         "give the model how often each action stands in the history, which a mean hides"),
+         "give the model counts of the history's actions, and the time since its latest item"),
     INT(warmup_steps, "200", 0, 1e9, "steps over which the dense step rises to its full length"),
     REAL(final_learning_rate, "1", 0, 1,
          "share of the dense step left at the job's last step; it falls evenly from 1"),

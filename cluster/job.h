@@ -44,7 +44,7 @@ struct clu_job {
     int64_t batch /* global */, samples_per_user, threads;
     double dense_learning_rate, weight_decay, id_dropout, average_decay;
     double history_dropout;     /* share of history entries that a training step hides */
-    bool history_counts;        /* F_u ends with the counts of the history's actions */
+    bool history_counts;        /* F_u ends with counts of the history */
     int64_t warmup_steps;       /* the dense learning rate rises over these */
     double final_learning_rate; /* and falls to this share of itself at the last step */
     /* tables */

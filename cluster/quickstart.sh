@@ -32,7 +32,7 @@ while [ $# -gt 0 ]; do
         sed -n '2,13s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
-    --out | --schema | --data | --item-attributes | --max-bad | --label-window | --split)
+    --out | --schema | --data | --item-attributes | --item-counts | --max-bad | --label-window | --split)
         [ $# -ge 2 ] || fail "$1 needs a value" 64
         case $1 in
         --out) out=$2 ;;

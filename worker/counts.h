@@ -5,7 +5,7 @@
  * in a form whose weighted sums are log-odds of smoothed rates; of n, k with the action:
  *
  *     number    log1p(n) / 2                        0 for none, 3.5 for a thousand
- *     rate      (log((k + 1/4) / (n + 5)) + 3) / 2  0.003 for none, about 1.4 for always
+ *     rate      (log((k + 1/4) / (n + 5)) + 3) / 2  0.002 for none, about 1.4 for always
  *     age       log1p(seconds / 60) / 10            0.95 for nine days
  *
  *     history_counts (job)      F_u ends with 2 M numbers: number of the history's items, rates of

@@ -144,6 +144,9 @@ static void print_manifest(const struct wrk_manifest *manifest, FILE *stream)
         fprintf(stream, " %s", manifest->action[a]);
     fprintf(stream, "\nuser       %d columns, %d numbers\nitem       %d columns, %d numbers\n",
             manifest->n_user_columns, config->user_dim, manifest->n_item_columns, config->item_dim);
+    if (manifest->n_counts)
+        fprintf(stream, "history    its counts are the last %d numbers of the user\n",
+                manifest->n_counts);
 }
 
 static int describe_export(const char *path, bool verify, bool json, FILE *stream)

@@ -105,6 +105,10 @@ static void test_settings_that_contradict_are_refused(void)
     job.heads = 3;
     CU_ASSERT_EQUAL(clu_job_check(&job), CLU_E_CONFIG);
     job.heads = 4;
+    job.patience = 2; /* by what? */
+    CU_ASSERT_EQUAL(clu_job_check(&job), CLU_E_CONFIG);
+    job.valid_percent = 10;
+    CU_ASSERT_EQUAL(clu_job_check(&job), CLU_OK);
     strcpy(job.host, "0.0.0.0"); /* beyond loopback, without keys */
     CU_ASSERT_EQUAL(clu_job_check(&job), CLU_E_CONFIG);
     job.insecure = true;
