@@ -24,6 +24,10 @@
 
 enum { FAN_BITS = 6, FAN = 1 << FAN_BITS, MAX_DEPTH = 8, BLOCK_BYTES = 1 << 16 };
 
+/* a part may be loaded that takes a third of the budget, and a budget is a quarter of prepare's
+ * memory at least (attributes joined, items counted): what to ask for, in sizes of the part */
+enum { SHARE = 12 };
+
 struct block {
     struct block *next;
     size_t size_bytes;
@@ -374,10 +378,11 @@ static int drain_part(struct wrk_spill *spill, struct part *part, wrk_spill_visi
     if (size <= spill->budget_bytes / 3)
         return drain_in_memory(spill, part, visit, context);
     if (!part->has_many_users || spill->depth == MAX_DEPTH)
-        return clu_fail(CLU_E_DATA,
-                        "the events of one user take %llu MiB, more than a third of the memory "
-                        "allowed: give --memory %lluMiB",
-                        (unsigned long long)(size >> 20), (unsigned long long)(3 * size >> 20) + 1);
+        return clu_fail(
+            CLU_E_DATA,
+            "the events of one user (or, for --item-counts, of one item) take %llu MiB, "
+            "more than can be sorted: give --memory %lluMiB, or --item-counts false",
+            (unsigned long long)(size >> 20), (unsigned long long)(SHARE * size >> 20) + 1);
     struct wrk_spill *child;
     int status = wrk_spill_create(spill->dir, spill->budget_bytes, spill->n_user_values,
                                   spill->n_item_values, &child);
