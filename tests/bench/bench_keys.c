@@ -254,7 +254,8 @@ static void measure_all(struct bench *bench, const struct network *network, cons
     snprintf(map.endpoint[0], sizeof(map.endpoint[0]), "%s", endpoint);
     for (int table = 0; table < N_TABLES; table++)
         for (int dense = 1; dense >= 0; dense--) {
-            struct mode mode[N_MODES] = {{NULL}};
+            struct mode mode[N_MODES];
+            memset(mode, 0, sizeof(mode));
             for (int m = 0; m < N_MODES; m++) {
                 options.rank = m;
                 options.wire_dtype = dtype[table];

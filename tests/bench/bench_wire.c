@@ -47,7 +47,7 @@ struct bench {
     bool tiny, ipc;
     int rounds;
     size_t n_rows;
-    const char *only; /* part of a figure's name */
+    const char *only; /* the beginning of figures' names */
     char dir[128];
     pid_t pid[N_CONTESTANTS];
     char endpoint[N_CONTESTANTS][128];
@@ -288,10 +288,10 @@ static void run(struct bench *bench, enum op op, size_t n, int outstanding)
 {
     static struct figure figures[N_CONTESTANTS][MAX_ROUNDS];
     struct figure result[N_CONTESTANTS];
-    double spread[N_CONTESTANTS], seconds = bench->tiny ? 0.01 : 0.4;
+    double ratio[MAX_ROUNDS], spread[N_CONTESTANTS], seconds = bench->tiny ? 0.01 : 0.4;
     char name[64];
     snprintf(name, sizeof(name), "%s_%zu%s", op_name[op], n, outstanding > 1 ? "_x4" : "");
-    if (bench->only && !strstr(name, bench->only))
+    if (bench->only && strncmp(name, bench->only, strlen(bench->only)))
         return;
     for (int c = 0; c < N_CONTESTANTS; c++) /* warm */
         measure(bench, (enum contestant)c, op, n, outstanding, seconds / 8);
@@ -299,13 +299,17 @@ static void run(struct bench *bench, enum op op, size_t n, int outstanding)
         for (int c = 0; c < N_CONTESTANTS; c++)
             figures[c][r] = measure(bench, (enum contestant)c, op, n, outstanding,
                                     c == MSGPACK ? seconds / 4 : seconds);
+    for (int r = 0; r < bench->rounds; r++)
+        ratio[r] = figures[OURS][r].rows_per_second / figures[ARRAY][r].rows_per_second;
+    qsort(ratio, (size_t)bench->rounds, sizeof(*ratio), compare);
     for (int c = 0; c < N_CONTESTANTS; c++)
         result[c] = median(figures[c], bench->rounds, &spread[c]);
     printf("{\"bench\":\"wire\",\"name\":\"%s\",\"value\":%.0f,\"unit\":\"rows/s\","
-           "\"baseline\":%.0f,\"ratio\":%.3f,\"spread\":%.3f,\"baseline_spread\":%.3f,"
+           "\"baseline\":%.0f,\"ratio\":%.3f,\"min\":%.3f,\"max\":%.3f,\"spread\":%.3f,"
+           "\"baseline_spread\":%.3f,"
            "\"transport\":\"%s\",\"outstanding\":%d,\"echo\":%.0f,\"msgpack\":%.0f,",
            name, result[OURS].rows_per_second, result[ARRAY].rows_per_second,
-           result[OURS].rows_per_second / result[ARRAY].rows_per_second, spread[OURS],
+           ratio[bench->rounds / 2], ratio[0], ratio[bench->rounds - 1], spread[OURS],
            spread[ARRAY], bench->ipc ? "ipc" : "tcp", outstanding, result[ECHO].rows_per_second,
            result[MSGPACK].rows_per_second);
     for (int c = 0; c < 3; c++)
