@@ -263,7 +263,7 @@ static int replay_file(struct emb_pushlog *log, int fd, uint64_t file_bytes, uin
     while (!status && read_exactly(fd, header, sizeof(header))) {
         uint64_t lsn = get_u64(header + 8), size = get_u64(header + 16);
         if (memcmp(header, GROUP_MAGIC, 4) != 0 ||
-            get_u64(header + 32) != clu_hash_bytes(header, 32) ||
+            get_u64(header + 32) != clu_hash_bytes(header, 32) || size == 0 ||
             size > file_bytes - at - GROUP_HEADER || lsn != log->last_lsn + 1) /* (G1) */
             break;
         if (size > capacity) {

@@ -526,6 +526,8 @@ void psv_shard_handle(struct psv_shard *shard, struct clu_message *message, int6
         return;
     }
     request->deadline_at_ms = now_ms + header.deadline_ms;
+    if (header.op == CLU_WIRE_PULL || header.op == CLU_WIRE_PUSH)
+        shard->served_at_ms = now_ms;
     dispatch(shard, request);
     psv_shard_apply_ready(shard, now_ms);
     if (header.op == CLU_WIRE_ADOPT) /* what came before it, by the new owners */
@@ -549,11 +551,11 @@ int psv_shard_tick(struct psv_shard *shard, int64_t now_ms)
             expire_pushes(shard, shard->rank_gate[r], now_ms);
     }
     bool moving = psv_shard_advance_moves(shard);
-    if (shard->snapshot) {
-        psv_shard_advance_snapshot(shard);
-        return shard->snapshot ? 1 : 0;
-    }
     int64_t wait_ms = moving ? 0 : EXPIRE_EVERY_MS;
+    if (shard->snapshot) {
+        int slice_ms = psv_shard_advance_snapshot(shard, now_ms);
+        wait_ms = slice_ms < wait_ms ? slice_ms : wait_ms;
+    }
     for (int i = 0; i < shard->n_held; i++) {
         int64_t left = shard->held[i]->deadline_at_ms - now_ms;
         if (left < wait_ms)

@@ -1,7 +1,7 @@
 /* The insides of a shard's mind, for its rooms: shard.c (requests, what is held),
  * shard_reply.c
  * (replies and pulls), shard_apply.c (steps), shard_life.c (who may push), shard_snapshot.c,
- * shard_move.c. The rules (R1) to (R9): shard.h.
+ * shard_move.c. The rules (R1) to (R10): shard.h.
  */
 #ifndef PS_SHARD_INTERNAL_H
 #define PS_SHARD_INTERNAL_H
@@ -23,7 +23,11 @@ enum {
     CHUNK_FLOATS = 16 << 10,   /* conversion to bf16 in pieces that stay in the cache */
     RETRY_STORAGE_MS = 200,
     EXPIRE_EVERY_MS = 50,
-    SNAPSHOT_SLICE_US = 2000,
+    SNAPSHOT_SLICE_US = 500, /* of a snapshot beside training, then a pause: (R10) */
+    SNAPSHOT_PAUSE_MS = 4,
+    SNAPSHOT_HURRY_US = 2000, /* of one that nobody minds, or that is late */
+    SNAPSHOT_IDLE_MS = 200,
+    SNAPSHOT_LATE_SHARE = 4, /* late: a quarter of its time has passed */
     SENTENCE_BYTES = 256,
 };
 
@@ -57,6 +61,8 @@ struct psv_shard {
     int n_held;
     uint64_t held_bytes;
     struct psv_request *snapshot; /* the one being written */
+    int64_t snapshot_began_ms, snapshot_next_ms;
+    int64_t served_at_ms; /* the last pull or push */
     struct psv_finished finished;
 
     uint32_t owners;                        /* newest version heard of; 0: never told */
@@ -112,8 +118,9 @@ void psv_shard_release_held(struct psv_shard *shard);
 /* Starts the held snapshot whose step has just been applied. */
 void psv_shard_begin_snapshot(struct psv_shard *shard);
 
-/* A slice of the running snapshot; answers when it is whole. */
-void psv_shard_advance_snapshot(struct psv_shard *shard);
+/* A slice of the running snapshot when its time has come (R10); answers when it is whole. Returns
+ * milliseconds until the next slice. */
+int psv_shard_advance_snapshot(struct psv_shard *shard, int64_t now_ms);
 
 /* Answers with the files of the finished snapshot. */
 void psv_shard_answer_snapshot(struct psv_shard *shard, const struct psv_request *request);

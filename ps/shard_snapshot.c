@@ -87,16 +87,32 @@ void psv_shard_begin_snapshot(struct psv_shard *shard)
             psv_request_free(request);
         } else {
             shard->snapshot = request;
+            shard->snapshot_began_ms = shard->snapshot_next_ms = 0;
         }
     }
 }
 
-void psv_shard_advance_snapshot(struct psv_shard *shard)
+/* Nobody trains here just now, or the one who asked will not wait much longer. */
+static bool may_hurry(const struct psv_shard *shard, int64_t now_ms)
+{
+    int64_t patience_ms = shard->snapshot->deadline_at_ms - shard->snapshot_began_ms;
+    return now_ms - shard->served_at_ms > SNAPSHOT_IDLE_MS ||
+           now_ms - shard->snapshot_began_ms > patience_ms / SNAPSHOT_LATE_SHARE;
+}
+
+int psv_shard_advance_snapshot(struct psv_shard *shard, int64_t now_ms)
 {
     struct psv_finished *finished = &shard->finished;
-    int status = emb_shard_snapshot_advance(shard->rows, SNAPSHOT_SLICE_US, &finished->result);
+    if (!shard->snapshot_began_ms)
+        shard->snapshot_began_ms = now_ms;
+    bool hurry = may_hurry(shard, now_ms);
+    if (!hurry && now_ms < shard->snapshot_next_ms)
+        return (int)(shard->snapshot_next_ms - now_ms);
+    int status = emb_shard_snapshot_advance(
+        shard->rows, hurry ? SNAPSHOT_HURRY_US : SNAPSHOT_SLICE_US, &finished->result);
+    shard->snapshot_next_ms = now_ms + SNAPSHOT_PAUSE_MS;
     if (status == CLU_E_AGAIN)
-        return;
+        return hurry ? 1 : SNAPSHOT_PAUSE_MS;
     finished->step = shard->snapshot->step;
     finished->done = !status;
     if (status)
@@ -106,4 +122,5 @@ void psv_shard_advance_snapshot(struct psv_shard *shard)
     psv_request_free(shard->snapshot);
     shard->snapshot = NULL;
     psv_shard_begin_snapshot(shard);
+    return 0;
 }

@@ -1,7 +1,13 @@
-/* What snapshots cost: the rate of a job that takes one after another against the same job without,
- * the longest interval because of one, and how fast they are written beside dd to the same disk.
+/* What snapshots cost, within one running job: windows without, and windows in which one is
+ * written, take turns; full ones and deltas alternate.
  *
- *     bench_snapshot [--tiny] [rows in thousands, default 200]
+ *     without --ask--> while it is written --whole--> after it (its layers are merged) --> without
+ *
+ * Figures: the rate of steps while and after against without (medians over the rounds), the longest
+ * step because of one, and how fast full snapshots and deltas are written beside dd to the same
+ * disk.
+ *
+ *     bench_snapshot [--tiny] [--rounds N] [rows in thousands, default 200]
  */
 #include "tests/cluster_e2e/driver.h"
 #include "tests/cluster_e2e/small_data.h"
@@ -9,11 +15,26 @@
 #include <inttypes.h>
 #include <stdint.h>
 
-struct figures {
-    double samples_per_second; /* median of the intervals */
-    double longest_seconds, usual_seconds;
-    int n_snapshots;
-    double snapshot_bytes, snapshot_seconds; /* the newest: its size, and order to whole */
+enum { MAX_ROUNDS = 15, MAX_LINES = 1 << 18, WITHIN_MS = 120000 };
+
+/* metrics.jsonl so far, read on from where the last look ended */
+struct metrics {
+    long offset;
+    int n_steps, n_snapshots;
+    uint64_t step[MAX_LINES];
+    int64_t time_ms[MAX_LINES];
+    int64_t snapshot_ms; /* when the newest was whole */
+};
+
+struct window {
+    int first, last; /* lines of metrics */
+};
+
+struct round {
+    double without, with, after;          /* steps a second */
+    double longest_with, longest_without; /* seconds */
+    double bytes, seconds;                /* of the snapshot, from order to whole */
+    bool is_delta;
 };
 
 static char set[600];
@@ -28,81 +49,130 @@ static int make_data(const struct small_data *d, long users)
     return system(command);
 }
 
+static int64_t wall_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void look(const struct driver *d, struct metrics *m)
+{
+    char path[700], line[16384];
+    snprintf(path, sizeof(path), "%s/out/run/metrics.jsonl", d->folder);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return;
+    fseek(file, m->offset, SEEK_SET);
+    while (fgets(line, sizeof(line), file) && strchr(line, '\n') && m->n_steps < MAX_LINES) {
+        int64_t time_ms = 0;
+        const char *step = strstr(line, "\"step\":");
+        m->offset = ftell(file);
+        if (sscanf(line, "{\"time_ms\":%" SCNd64, &time_ms) != 1 || !step)
+            continue;
+        if (strstr(line, "\"kind\":\"snapshot\"") && strstr(line, "\"status\":0")) {
+            m->n_snapshots++;
+            m->snapshot_ms = time_ms;
+        } else if (strstr(line, "\"kind\":\"progress\"")) {
+            m->step[m->n_steps] = strtoull(step + strlen("\"step\":"), NULL, 10);
+            m->time_ms[m->n_steps++] = time_ms;
+        }
+    }
+    fclose(file);
+}
+
+/* The lines of the next ms milliseconds, or until the n-th snapshot is whole. */
+static struct window watch(const struct driver *d, struct metrics *m, int64_t ms, int n_snapshots)
+{
+    look(d, m);
+    struct window window = {m->n_steps > 0 ? m->n_steps - 1 : 0, 0};
+    int64_t until = wall_ms() + (n_snapshots ? WITHIN_MS : ms);
+    while (wall_ms() < until && !(n_snapshots && m->n_snapshots >= n_snapshots)) {
+        driver_nap(5);
+        look(d, m);
+    }
+    window.last = m->n_steps - 1;
+    return window;
+}
+
+static double rate(const struct metrics *m, struct window w)
+{
+    int64_t ms = m->time_ms[w.last] - m->time_ms[w.first];
+    return ms > 0 ? 1000.0 * (double)(m->step[w.last] - m->step[w.first]) / (double)ms : 0;
+}
+
+static double longest_step(const struct metrics *m, struct window w)
+{
+    int64_t longest = 0;
+    for (int i = w.first + 1; i <= w.last; i++)
+        if (m->time_ms[i] - m->time_ms[i - 1] > longest)
+            longest = m->time_ms[i] - m->time_ms[i - 1];
+    return (double)longest / 1000;
+}
+
+/* Bytes of the newest snapshot, and whether it stands upon another. */
+static void look_at_newest(const struct driver *d, struct round *round)
+{
+    char command[1000], word[64] = "";
+    snprintf(command, sizeof(command),
+             "cd '%s/out/run/snapshot' && cd \"$(cat latest)\" && du -sb . | cut -f1 && "
+             "grep -c '\"base\": {' manifest.json",
+             d->folder);
+    FILE *pipe = popen(command, "r");
+    if (!pipe)
+        return;
+    if (fgets(word, sizeof(word), pipe))
+        round->bytes = strtod(word, NULL);
+    round->is_delta = fgets(word, sizeof(word), pipe) && atoi(word) > 0;
+    pclose(pipe);
+}
+
+static int measure(const struct driver *d, struct metrics *m, int64_t window_ms,
+                   struct round *round)
+{
+    char command[1200];
+    struct window without = watch(d, m, window_ms, 0);
+    int64_t asked_ms = wall_ms();
+    snprintf(command, sizeof(command), "'%s' snapshot '%s/out' >/dev/null", SLUICE, d->folder);
+    int n = m->n_snapshots + 1;
+    if (system(command) != 0)
+        return -1;
+    struct window with = watch(d, m, 0, n), after = watch(d, m, window_ms, 0);
+    if (m->n_snapshots < n || m->n_steps == MAX_LINES)
+        return -1;
+    *round = (struct round){
+        .without = rate(m, without),
+        .with = rate(m, with),
+        .after = rate(m, after),
+        .longest_without = longest_step(m, without),
+        .longest_with = longest_step(m, with),
+        .seconds = (double)(m->snapshot_ms - asked_ms) / 1000,
+    };
+    look_at_newest(d, round);
+    return 0;
+}
+
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-static double number_of(const char *line, const char *name)
+static void print_ratio(const char *name, const struct round *rounds, int n, bool after)
 {
-    const char *at = strstr(line, name);
-    return at ? strtod(at + strlen(name), NULL) : 0;
-}
-
-/* Reads metrics.jsonl; the first quarter of the intervals is for warming up. */
-static int read_metrics(const struct driver *d, struct figures *f)
-{
-    static double rates[65536], seconds[65536];
-    char path[700], line[16384];
-    int n = 0;
-    snprintf(path, sizeof(path), "%s/out/run/metrics.jsonl", d->folder);
-    FILE *file = fopen(path, "r");
-    while (file && fgets(line, sizeof(line), file) && n < 65536) {
-        f->n_snapshots += strstr(line, "\"kind\":\"snapshot\"") && strstr(line, "\"status\":0");
-        if (!strstr(line, "\"kind\":\"progress\""))
-            continue;
-        rates[n] = number_of(line, "\"samples_per_second\":");
-        seconds[n++] = number_of(line, "\"step_seconds\":");
+    double ratio[MAX_ROUNDS], value[MAX_ROUNDS], base[MAX_ROUNDS];
+    for (int i = 0; i < n; i++) {
+        value[i] = after ? rounds[i].after : rounds[i].with;
+        base[i] = rounds[i].without;
+        ratio[i] = value[i] / base[i];
     }
-    if (file)
-        fclose(file);
-    int warm = n / 4;
-    if (n - warm < 4)
-        return -1;
-    qsort(rates + warm, (size_t)(n - warm), sizeof(double), by_value);
-    qsort(seconds + warm, (size_t)(n - warm), sizeof(double), by_value);
-    double sum = 0;
-    for (int i = warm; i < n; i++)
-        sum += 1 / rates[i]; /* harmonic: what the whole took */
-    f->samples_per_second = (n - warm) / sum;
-    f->longest_seconds = seconds[n - 1];
-    f->usual_seconds = seconds[warm + (n - warm) / 2];
-    return 0;
-}
-
-static double size_of_newest(const struct driver *d)
-{
-    char command[1000];
-    double bytes = 0;
-    snprintf(command, sizeof(command),
-             "cd '%s/out/run/snapshot' && du -sb \"$(cat latest)\" | cut -f1", d->folder);
-    FILE *pipe = popen(command, "r");
-    if (pipe) {
-        if (fscanf(pipe, "%lf", &bytes) != 1)
-            bytes = 0;
-        pclose(pipe);
-    }
-    return bytes;
-}
-
-static int run(int snapshot_every, int steps, struct figures *f)
-{
-    struct driver d;
-    char text[1024];
-    memset(f, 0, sizeof(*f));
-    snprintf(text, sizeof(text),
-             "data: %s\nservers: 2\nshards: 1\nworkers: 1\nwidth: 32\nheads: 2\nhistory: 10\n"
-             "batch: 256\nlog_every: 5\nepochs: 1000\nmax_steps: %d\nread: greedy\n"
-             "snapshot_every: %d\nkeep: 2\n",
-             set, steps, snapshot_every);
-    if (driver_open(&d, text) || driver_start(&d, SLUICE, NULL))
-        return -1;
-    int failed = driver_wait(&d, 900000) != 0 || read_metrics(&d, f);
-    f->snapshot_bytes = size_of_newest(&d);
-    failed |= driver_left(&d, 2000) > 0;
-    driver_close(&d, failed);
-    return failed;
+    qsort(ratio, (size_t)n, sizeof(double), by_value);
+    qsort(value, (size_t)n, sizeof(double), by_value);
+    qsort(base, (size_t)n, sizeof(double), by_value);
+    printf(
+        "{\"name\":\"%s\",\"value\":%.2f,\"unit\":\"steps/s\",\"baseline\":%.2f,"
+        "\"baseline_name\":\"without\",\"ratio\":%.3f,\"min\":%.3f,\"max\":%.3f,\"rounds\":%d}\n",
+        name, value[n / 2], base[n / 2], ratio[n / 2], ratio[0], ratio[n - 1], n);
 }
 
 /* Bytes a second that dd writes to the same disk, fsync included. */
@@ -120,42 +190,87 @@ static double dd_rate(const struct small_data *d, double bytes)
     return (double)blocks * 65536 / ((double)(ms ? ms : 1) / 1000);
 }
 
+static void print_speed(const struct small_data *d, const struct round *rounds, int n, bool delta)
+{
+    double speed[MAX_ROUNDS], bytes = 0, seconds = 0;
+    int count = 0;
+    for (int i = 0; i < n; i++)
+        if (rounds[i].is_delta == delta) {
+            speed[count++] = rounds[i].bytes / rounds[i].seconds;
+            bytes = rounds[i].bytes;
+            seconds = rounds[i].seconds;
+        }
+    if (!count)
+        return;
+    qsort(speed, (size_t)count, sizeof(double), by_value);
+    double disk = dd_rate(d, bytes);
+    printf("{\"name\":\"snapshot_%s\",\"value\":%.1f,\"unit\":\"MB/s\",\"baseline\":%.1f,"
+           "\"baseline_name\":\"dd with fsync\",\"ratio\":%.3f,\"min\":%.1f,\"max\":%.1f,"
+           "\"bytes\":%.0f,\"seconds\":%.2f,\"count\":%d}\n",
+           delta ? "delta" : "full", speed[count / 2] / 1e6, disk / 1e6, speed[count / 2] / disk,
+           speed[0] / 1e6, speed[count - 1] / 1e6, bytes, seconds, count);
+}
+
+static void print_all(const struct small_data *d, const struct round *rounds, int n)
+{
+    double with = 0, without = 0;
+    print_ratio("snapshot_train_rate", rounds, n, false);
+    print_ratio("snapshot_after_rate", rounds, n, true);
+    for (int i = 0; i < n; i++) {
+        with = rounds[i].longest_with > with ? rounds[i].longest_with : with;
+        without = rounds[i].longest_without > without ? rounds[i].longest_without : without;
+    }
+    printf("{\"name\":\"snapshot_longest_step\",\"value\":%.3f,\"unit\":\"s\",\"baseline\":%.3f,"
+           "\"baseline_name\":\"the longest without\",\"ratio\":%.2f}\n",
+           with, without, without > 0 ? with / without : 0);
+    print_speed(d, rounds, n, false);
+    print_speed(d, rounds, n, true);
+}
+
 int main(int argc, char **argv)
 {
-    bool tiny = argc > 1 && strcmp(argv[1], "--tiny") == 0;
-    long rows = tiny ? 2000 : argc > 1 ? atol(argv[1]) * 1000 : 200000;
-    int steps = tiny ? 120 : 1500, rounds = tiny ? 1 : 3;
+    static struct metrics metrics;
+    static struct round rounds[MAX_ROUNDS];
+    bool tiny = false;
+    long users = 200000;
+    int n_rounds = 7, n = 0;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--tiny") == 0)
+            tiny = true;
+        else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
+            n_rounds = atoi(argv[++i]);
+        else
+            users = atol(argv[i]) * 1000;
+    }
+    if (tiny) {
+        users = 2000;
+        n_rounds = 2;
+    }
+    if (n_rounds < 1 || n_rounds > MAX_ROUNDS || users < 1000)
+        return 64;
     struct small_data data;
-    struct figures with, without;
-    double ratio[3], longest = 0, bytes = 0, rate = 0, base = 0, usual = 0;
-    if (small_data_open(&data, SLUICE) || make_data(&data, rows))
+    struct driver d;
+    char text[1024];
+    if (small_data_open(&data, SLUICE) || make_data(&data, users))
         return 1;
-    int failed = 0, n = 0;
-    for (int i = 0; i < rounds && !failed; i++) {
-        failed = run(0, steps, &without) || run(tiny ? 30 : 100, steps, &with);
-        ratio[i] = failed ? 0 : with.samples_per_second / without.samples_per_second;
-        rate = with.samples_per_second;
-        base = without.samples_per_second;
-        longest = with.longest_seconds > longest ? with.longest_seconds : longest;
-        usual = with.usual_seconds;
-        bytes = with.snapshot_bytes;
-        n = with.n_snapshots;
-    }
-    if (!failed) {
-        qsort(ratio, (size_t)rounds, sizeof(double), by_value);
-        printf(
-            "{\"name\":\"snapshot_train_rate\",\"value\":%.0f,\"unit\":\"samples/s\",\"baseline\":"
-            "%.0f,\"baseline_name\":\"without snapshots\",\"ratio\":%.3f,\"spread\":\"%.3f..%.3f "
-            "of %d\",\"snapshots\":%d,\"steps\":%d}\n",
-            rate, base, ratio[rounds / 2], ratio[0], ratio[rounds - 1], rounds, n, steps);
-        printf(
-            "{\"name\":\"snapshot_longest_step\",\"value\":%.4f,\"unit\":\"s\",\"baseline\":%.4f,"
-            "\"baseline_name\":\"median step\",\"ratio\":%.2f,\"spread\":\"\"}\n",
-            longest, usual, longest / usual);
-        printf("{\"name\":\"snapshot_bytes\",\"value\":%.0f,\"unit\":\"bytes\",\"baseline\":%.0f,"
-               "\"baseline_name\":\"dd bytes/s to the same disk\",\"ratio\":0,\"spread\":\"\"}\n",
-               bytes, dd_rate(&data, bytes));
-    }
+    snprintf(text, sizeof(text),
+             "data: %s\nservers: 2\nshards: 1\nworkers: 1\nwidth: 32\nheads: 2\nhistory: 10\n"
+             "batch: 256\nlog_every: 1\nepochs: 1000\nread: greedy\nsnapshot_full_every: 2\n"
+             "keep: 2\n",
+             set);
+    int64_t window_ms = tiny ? 300 : 3000;
+    bool failed = driver_open(&d, text) || driver_start(&d, SLUICE, NULL) ||
+                  !driver_await_text(&d, "metrics.jsonl", "\"step\":20,", 60000);
+    if (!failed)
+        watch(&d, &metrics, window_ms, 0); /* warm */
+    for (; !failed && n < n_rounds; n++)
+        failed = measure(&d, &metrics, window_ms, &rounds[n]) != 0;
+    kill(d.pid, SIGTERM);
+    failed |= driver_wait(&d, 60000) != 75;
+    if (!failed)
+        print_all(&data, rounds, n);
+    failed |= driver_left(&d, 2000) > 0;
+    driver_close(&d, failed);
     small_data_close(&data);
-    return failed != 0;
+    return failed;
 }

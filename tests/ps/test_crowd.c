@@ -140,7 +140,7 @@ static void test_a_client_that_never_reads_is_cut_off_without_harm(void)
     struct clu_socket *deaf = connect_raw(&rig, 4);
     int64_t before = resident_bytes();
     int64_t worst = 0, begun = now_ms();
-    for (uint64_t step = 1; now_ms() < begun + 20000; step++) {
+    for (uint64_t step = 1; now_ms() < begun + 60000; step++) {
         for (int i = 0; i < 50; i++) {
             clu_message_close(&message);
             make_pull(&message, ++n_sent, N_KEYS);
@@ -161,7 +161,7 @@ static void test_a_client_that_never_reads_is_cut_off_without_harm(void)
            (unsigned long long)n_sent, (unsigned long long)unsent, (long long)worst,
            (long long)grown >> 20);
     CU_ASSERT(unsent > 20);
-    CU_ASSERT(worst < 1000);
+    CU_ASSERT(worst < rig.timeout_ms / 2); /* no step came near its deadline */
     CU_ASSERT(grown >> 20 < SPARE_MIB);
     clu_message_close(&message);
     clu_socket_close(deaf);
