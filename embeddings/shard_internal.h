@@ -138,6 +138,7 @@ struct emb_shard {
     uint64_t replay_lsn;     /* while the log is replayed: the group being applied; else 0 */
     struct emb_store *ahead; /* [n_tables] then: keys that layers hold with a later lsn -> it */
     size_t dirtied;          /* rows that became dirty since the last housekeeping */
+    int64_t chores_at_us;    /* the last housekeeping */
     int64_t longest_slice_us;
     struct view_row *row_view; /* what emb_shard_row hands out */
     /* scratch of pull and push, grown as needed */
