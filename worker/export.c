@@ -20,6 +20,7 @@
 #include "cluster/status.h"
 #include "embeddings/export.h"
 #include "model/params.h"
+#include "worker/json_file.h"
 #include "worker/state.h"
 #include "worker/state_rows.h"
 
@@ -135,13 +136,7 @@ static int write_manifest(const char *dir, const struct wrk_manifest *manifest)
         json_decref(json);
         return clu_fail(CLU_E_IO, "%s: cannot be made", path);
     }
-    char *text = json_dumps(json, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
-    json_decref(json);
-    if (!text)
-        return clu_fail(CLU_E_NO_MEMORY, "%s: no memory to write it", path);
-    status = clu_file_write_atomic(path, text, strlen(text));
-    free(text);
-    return status;
+    return wrk_json_save(path, json, 17);
 }
 
 /* the tables' numbers come from the files that hold the rows, checked against the model's
@@ -349,16 +344,10 @@ static int load_manifest(const char *dir, bool verify, struct wrk_export *export
         return clu_fail(CLU_E_NOT_FOUND,
                         "%s is not an export: it has no %s (sluice export makes one)", dir,
                         MANIFEST_FILE);
-    char *text = NULL;
-    size_t size = 0;
-    status = clu_file_read_all(path, MAX_MANIFEST_BYTES, &text, &size);
+    json_t *json = NULL;
+    status = wrk_json_load(path, MAX_MANIFEST_BYTES, &json);
     if (status)
         return status;
-    json_error_t error;
-    json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    free(text);
-    if (!json)
-        return clu_fail(CLU_E_CORRUPT, "%s, line %d: %s", path, error.line, error.text);
     status = wrk_manifest_from_json(json, path, &export->manifest);
     if (!status)
         status = mdl_config_check(&export->manifest.config);

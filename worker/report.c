@@ -11,6 +11,7 @@
 #include "cluster/status.h"
 #include "model/metrics.h"
 #include "worker/dataset.h"
+#include "worker/json_file.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -272,12 +273,7 @@ static int save(struct report *report)
     json_object_set(report->document, "evaluation", report->evaluation);
     json_object_set_new(report->document, "scored_samples",
                         json_integer((json_int_t)report->n_scored));
-    char *text = json_dumps(report->document, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-    if (!text)
-        return clu_fail(CLU_E_NO_MEMORY, "no memory to write %s", path);
-    status = clu_file_write_atomic(path, text, strlen(text));
-    free(text);
-    return status;
+    return wrk_json_save(path, json_incref(report->document), 9);
 }
 
 int wrk_report(const struct wrk_report_options *options, FILE *stream)

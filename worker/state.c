@@ -17,6 +17,7 @@
 #include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "model/params.h"
+#include "worker/json_file.h"
 #include "worker/safetensors.h"
 
 #include <inttypes.h>
@@ -113,13 +114,7 @@ static int save_json(const char *dir, const struct wrk_state *state,
         (json_int_t)stopping->judged, "best_step", (json_int_t)stopping->best_step, "best_loss",
         stopping->best_loss, "n_not_better", (json_int_t)stopping->n_not_better, "model",
         wrk_manifest_to_json(manifest));
-    char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
-    json_decref(json);
-    if (!text)
-        return clu_fail(CLU_E_NO_MEMORY, "%s: no memory to write it", path);
-    status = clu_file_write_atomic(path, text, strlen(text));
-    free(text);
-    return status;
+    return wrk_json_save(path, json, 17);
 }
 
 static int save_pin(const char *dir)
@@ -171,16 +166,10 @@ static int load_json(const char *dir, json_t **json_p, char path[CLU_PATH_BYTES]
     int status = clu_path_join(path, CLU_PATH_BYTES, dir, WRK_STATE_FILE);
     if (status)
         return status;
-    char *text = NULL;
-    size_t size = 0;
-    status = clu_file_read_all(path, MAX_STATE_BYTES, &text, &size);
+    json_t *json = NULL;
+    status = wrk_json_load(path, MAX_STATE_BYTES, &json);
     if (status)
         return status;
-    json_error_t error;
-    json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    free(text);
-    if (!json)
-        return clu_fail(CLU_E_CORRUPT, "%s, line %d: %s", path, error.line, error.text);
     const char *format = json_string_value(json_object_get(json, "format"));
     if (!format || strcmp(format, "sluice-state") != 0 ||
         json_integer_value(json_object_get(json, "version")) != STATE_VERSION) {

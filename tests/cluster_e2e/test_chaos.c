@@ -78,20 +78,22 @@ static pid_t find(const struct driver *d, const char *who)
     return -1;
 }
 
-/* Cuts or flips one file of the newest snapshot, while no job runs: the one before must be used. */
+/* Cuts or flips one file of one of the three newest snapshots, while no job runs: those that stand
+ * upon it in a chain go with it, and the newest whole one before must be used. */
 static void damage(const struct driver *d, uint64_t *random)
 {
     char command[1400];
-    int how = (int)(suite_random(random) % 2);
+    int how = (int)(suite_random(random) % 2), file = 1 + (int)(suite_random(random) % 8);
+    int snapshot = 1 + (int)(suite_random(random) % 3);
     snprintf(command, sizeof(command),
              "cd '%s/out/run/snapshot' 2>/dev/null || exit 0; s=$(ls -d step-*[0-9] 2>/dev/null | "
-             "tail -1); "
+             "tail -%d | head -1); "
              "[ $(ls -d step-*[0-9] 2>/dev/null | wc -l) -ge 2 ] || exit 0; "
              "f=$(find $s -type f | sort | sed -n %dp); [ -n \"$f\" ] || exit 0; "
              "n=$(stat -c %%s $f); if [ %d = 0 ]; then truncate -s $((n / 2)) $f; else "
              "printf '\\125\\252' | dd of=$f bs=1 seek=$((n / 3)) conv=notrunc 2>/dev/null; fi; "
              "echo \"    damaged $f\"",
-             d->folder, 1 + (int)(suite_random(random) % 8), how);
+             d->folder, snapshot, file, how);
     fflush(stdout);
     if (system(command) != 0)
         printf("    no snapshot to damage\n");
