@@ -32,7 +32,9 @@
 #include <sys/sysmacros.h>
 
 enum {
-    VALUE_HEADER = 16,
+    VALUE_HEADER = 6, /* check, kind; then the lsn, where there is one */
+    VALUE_LSN = 8,
+    KIND_HAS_LSN = 2, /* beside the kind */
     MAX_VIEWS = 8,
     TOUCH_BYTES = 64 << 10 /* the kernel maps this much around a page that is touched */
 };
@@ -48,7 +50,7 @@ struct emb_layers {
     int n_tables;
     bool sync, grown /* the open transaction met a full map, and it has been grown */;
     MDB_txn *write, *read; /* read: reset but for the time of a lookup (L2) */
-    char *buffer;          /* [VALUE_HEADER + largest row] */
+    char *buffer;          /* [VALUE_HEADER + VALUE_LSN + largest row] */
     uint64_t written_bytes, touched;
     char *map; /* where LMDB mapped the file, once it has been asked for */
     size_t map_bytes;
@@ -178,7 +180,7 @@ int emb_layers_open(const struct emb_layers_options *options, const struct emb_t
         layers->row_bytes[t] = options->row_bytes[t];
         largest = largest > options->row_bytes[t] ? largest : options->row_bytes[t];
     }
-    layers->buffer = malloc(VALUE_HEADER + largest);
+    layers->buffer = malloc(VALUE_HEADER + VALUE_LSN + largest);
     int status = !layers->path || !layers->buffer
                      ? clu_fail(CLU_E_NO_MEMORY, "no memory for an environment")
                      : clu_mkdirs(layers->path);
@@ -228,18 +230,23 @@ static int decode(const struct emb_layers *layers, int table, uint64_t key, cons
                   struct emb_stored *stored)
 {
     const char *at = data->mv_data;
-    uint32_t check, kind;
+    uint32_t check;
+    uint16_t kind;
     if (data->mv_size < VALUE_HEADER)
         goto damaged;
     memcpy(&check, at, 4);
-    memcpy(&kind, at + 4, 4);
-    memcpy(&stored->lsn, at + 8, 8);
-    size_t rest = kind == EMB_VALUE_ROW ? layers->row_bytes[table] : 0;
-    if (data->mv_size != VALUE_HEADER + rest || kind > EMB_VALUE_TOMBSTONE ||
+    memcpy(&kind, at + 4, 2);
+    const size_t header = VALUE_HEADER + (kind & KIND_HAS_LSN ? VALUE_LSN : 0);
+    const bool is_row = (kind & ~KIND_HAS_LSN) == EMB_VALUE_ROW;
+    if (data->mv_size != header + (is_row ? layers->row_bytes[table] : 0) ||
+        (kind & ~KIND_HAS_LSN) > EMB_VALUE_TOMBSTONE ||
         check != value_check(key, at + 4, data->mv_size - 4))
         goto damaged;
     stored->key = key;
-    stored->value = kind == EMB_VALUE_ROW ? at + VALUE_HEADER : NULL;
+    stored->lsn = 0;
+    if (kind & KIND_HAS_LSN)
+        memcpy(&stored->lsn, at + VALUE_HEADER, VALUE_LSN);
+    stored->value = is_row ? at + header : NULL;
     return CLU_OK;
 damaged:
     return clu_fail(CLU_E_CORRUPT, "%s: table %d, key %llu: the stored row is damaged",
@@ -358,21 +365,25 @@ static int put(struct emb_layers *layers, int table, int layer, const struct emb
                unsigned flags)
 {
     uint64_t key = stored->key;
-    uint32_t kind = stored->value ? EMB_VALUE_ROW : EMB_VALUE_TOMBSTONE;
-    size_t rest = stored->value ? layers->row_bytes[table] : 0;
+    uint16_t kind = stored->value ? EMB_VALUE_ROW : EMB_VALUE_TOMBSTONE;
+    size_t header = VALUE_HEADER, rest = stored->value ? layers->row_bytes[table] : 0;
     char *buffer = layers->buffer;
-    memcpy(buffer + 4, &kind, 4);
-    memcpy(buffer + 8, &stored->lsn, 8);
+    if (stored->lsn) {
+        kind |= KIND_HAS_LSN;
+        memcpy(buffer + header, &stored->lsn, VALUE_LSN);
+        header += VALUE_LSN;
+    }
+    memcpy(buffer + 4, &kind, 2);
     if (rest)
-        memcpy(buffer + VALUE_HEADER, stored->value, rest);
-    uint32_t check = value_check(key, buffer + 4, VALUE_HEADER - 4 + rest);
+        memcpy(buffer + header, stored->value, rest);
+    uint32_t check = value_check(key, buffer + 4, header - 4 + rest);
     memcpy(buffer, &check, 4);
     MDB_val k = {.mv_size = 8, .mv_data = &key};
-    MDB_val data = {.mv_size = VALUE_HEADER + rest, .mv_data = buffer};
+    MDB_val data = {.mv_size = header + rest, .mv_data = buffer};
     int code = mdb_put(layers->write, layers->dbi[table][layer], &k, &data, flags);
     if (code == MDB_KEYEXIST)
         return CLU_OK;
-    layers->written_bytes += VALUE_HEADER + rest + 8;
+    layers->written_bytes += header + rest + 8;
     layers->touched += TOUCH_BYTES; /* the page it goes to is read from the map first */
     return code ? write_failed(layers, code, "cannot write a row") : CLU_OK;
 }

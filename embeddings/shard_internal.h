@@ -51,7 +51,7 @@ struct emb_info {
 /* Which layer plays which part; one record in LMDB. The third layer, where none is sealed, is
  * empty. */
 struct emb_roles {
-    uint32_t version;               /* 1 */
+    uint32_t version;
     uint32_t base, current, sealed; /* layers; sealed EMB_N_LAYERS: none */
     uint32_t merging;               /* sealed is confirmed and on its way into base */
     uint32_t loading;               /* base is being filled: void if found at open */

@@ -213,8 +213,10 @@ int emb_roles_put(struct emb_shard *shard, const struct emb_roles *roles)
     return emb_layers_put_value(shard->layers, "roles", roles, sizeof(*roles));
 }
 
+enum { ROLES_VERSION = 2 }; /* of everything stored */
+
 static const struct emb_roles fresh_roles = {
-    .version = 1, .base = 0, .current = 1, .sealed = EMB_N_LAYERS};
+    .version = ROLES_VERSION, .base = 0, .current = 1, .sealed = EMB_N_LAYERS};
 
 static int get_roles(struct emb_shard *shard)
 {
@@ -230,8 +232,8 @@ static int get_roles(struct emb_shard *shard)
     if (size == sizeof(roles))
         memcpy(&roles, data, size);
     free(data);
-    bool sane = roles.version == 1 && roles.base < EMB_N_LAYERS && roles.current < EMB_N_LAYERS &&
-                roles.base != roles.current;
+    bool sane = roles.version == ROLES_VERSION && roles.base < EMB_N_LAYERS &&
+                roles.current < EMB_N_LAYERS && roles.base != roles.current;
     if (!sane || (roles.sealed != EMB_N_LAYERS && (int)roles.sealed != emb_layer_spare(&roles)))
         return clu_fail(CLU_E_CORRUPT, "%s: the stored roles make no sense", shard->dir);
     shard->roles = roles;

@@ -7,10 +7,10 @@
  *   snapshot_full, _delta    MB/s of the file, and the pushes meanwhile beside those before
  *   restart                  rows/s from a closed environment to all rows in memory
  *   beyond_memory            20 M rows with memory for 2 M: see bench_table_beyond.c
- *   billion                  only with --billion N
+ *   billion                  only with --billion N: see bench_table_billion.c
  *
  * Arguments: --tiny, --rows N, --beyond-rows N, --dim N, --rounds N, --seconds S, --dir DIR, --only
- * PART, --billion N, --cpu (processor time beyond memory too). Contestants take turns round by
+ * PART, --billion N, --limit S (of its loading), --cpu (processor time beyond memory too). Contestants take turns round by
  * round; a figure is the median, its spread (max - min) / median.
  */
 #include "tests/bench/bench_table.h"
@@ -28,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BATCH = 4096 };
+enum { BATCH = BENCH_BATCH };
 
 double bench_now(void)
 {
@@ -399,8 +399,12 @@ static bool wanted(const struct bench_options *options, const char *part)
 
 int main(int argc, char **argv)
 {
-    struct bench_options options = {
-        .rows = 10000000, .beyond_rows = 20000000, .dim = 32, .rounds = 5, .seconds = 1};
+    struct bench_options options = {.rows = 10000000,
+                                    .beyond_rows = 20000000,
+                                    .dim = 32,
+                                    .rounds = 5,
+                                    .seconds = 1,
+                                    .limit = 3600};
     const char *top = getenv("TMPDIR");
     snprintf(options.dir, sizeof(options.dir), "%s/sluice-bench-table-%d", top ? top : "/tmp",
              (int)getpid());
@@ -416,6 +420,7 @@ int main(int argc, char **argv)
                                              .beyond_rows = 40000,
                                              .dim = 32,
                                              .rounds = 1,
+                                             .limit = 3600,
                                              .seconds = 0.05};
             snprintf(options.dir, sizeof(options.dir), "%s/sluice-bench-table-%d",
                      top ? top : "/tmp", (int)getpid());
@@ -436,6 +441,8 @@ int main(int argc, char **argv)
                      (int)getpid());
         else if (strcmp(argv[i], "--only") == 0)
             options.only = value;
+        else if (strcmp(argv[i], "--limit") == 0)
+            options.limit = atof(value);
         else if (strcmp(argv[i], "--billion") == 0)
             options.billion = strtoull(value, NULL, 10);
         else

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BENCH_MAX_ROUNDS = 15 };
+enum { BENCH_MAX_ROUNDS = 15, BENCH_BATCH = 4096 };
 
 struct bench_options {
     bool tiny;
@@ -20,6 +20,7 @@ struct bench_options {
     double seconds; /* of each measured run */
     bool cpu;       /* measure processor time, where the machine is shared with other work */
     uint64_t billion;
+    double limit; /* seconds that loading the billion may take */
     char dir[512];
     const char *only; /* a part's name, or NULL */
 };
@@ -78,5 +79,24 @@ bool bench_open_rocksdb(struct bench_store *store, const struct bench_options *o
 void bench_spec(struct emb_table_spec *spec, int dim);
 void bench_beyond(const struct bench_options *options);
 void bench_billion(const struct bench_options *options);
+
+/* Key of row i of n, spread evenly over the key space and ascending. */
+uint64_t bench_spread_key(uint64_t i, uint64_t n);
+
+/* Zipf traffic over rows 0..n_rows-1: 9 pulls of BENCH_BATCH keys, then a push. */
+struct bench_race {
+    const struct bench_options *options;
+    struct bench_zipf zipf;
+    uint64_t n_rows, random, step, n_pushed;
+    uint64_t keys[BENCH_BATCH];
+    float *rows, *grads;
+    uint8_t *taken; /* a bit a row: keys of a push are distinct */
+};
+
+void bench_race_init(struct bench_race *race, const struct bench_options *options, uint64_t n_rows);
+void bench_race_fini(struct bench_race *race);
+
+/* rows/s for a time. */
+double bench_race_run(struct bench_race *race, const struct bench_store *store, double seconds);
 
 #endif

@@ -3,9 +3,6 @@
  * cache of the same bytes, and plain LMDB gets and puts (whose cache is the page cache, all of it).
  * The page cache is the machine's and serves all three alike. A push reads, updates and writes a
  * row in the other stores just as in the shard.
- *
- * The billion: rows of a few floats loaded from nothing in key order through a snapshot file, then
- * the same traffic.
  */
 #include "cluster/file.h"
 #include "cluster/hash.h"
@@ -21,7 +18,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-enum { BATCH = 4096, PULLS_A_PUSH = 9 };
+enum { PULLS_A_PUSH = 9 };
 
 /* ---- Zipf ---- */
 
@@ -63,7 +60,7 @@ uint64_t bench_zipf_rank(const struct bench_zipf *zipf, uint64_t *random)
 
 /* A snapshot file of n rows with keys spread evenly, ascending: what all stores are loaded from.
  * Row i of the file has the key whose place it is; bench_beyond asks for keys by the same rule. */
-static uint64_t spread_key(uint64_t i, uint64_t n)
+uint64_t bench_spread_key(uint64_t i, uint64_t n)
 {
     return (uint64_t)(((__uint128_t)i << 64) / n);
 }
@@ -73,8 +70,6 @@ static int write_rows(const char *path, const struct bench_options *options, uin
     struct emb_snapshot_info info = {.step = 1, .n_tables = 1};
     struct emb_snapshot_writer *writer;
     bench_spec(&info.tables[0], options->dim);
-    if (options->billion)
-        info.tables[0].optimizer = EMB_ROWWISE_ADAGRAD;
     size_t bytes = emb_value_bytes(&info.tables[0]);
     char *value = calloc(1, bytes);
     int status = value ? emb_snapshot_writer_open(path, &info, &writer) : CLU_E_NO_MEMORY;
@@ -82,7 +77,7 @@ static int write_rows(const char *path, const struct bench_options *options, uin
         emb_value_set_u32(value, EMB_VALUE_COUNT, 1);
         emb_value_set_u32(value, EMB_VALUE_STEP, 1);
         emb_value_set_u32(value, EMB_VALUE_EMBEDDING, (uint32_t)i & 0x3effffff);
-        status = emb_snapshot_writer_row(writer, 0, spread_key(i, n), value);
+        status = emb_snapshot_writer_row(writer, 0, bench_spread_key(i, n), value);
     }
     if (!status)
         status = emb_snapshot_writer_finish(writer, NULL, NULL, NULL);
@@ -113,8 +108,6 @@ bool bench_open_shard(struct bench_store *store, const struct bench_options *opt
     struct emb_table_spec spec;
     struct emb_shard *shard;
     bench_spec(&spec, options->dim);
-    if (options->billion)
-        spec.optimizer = EMB_ROWWISE_ADAGRAD;
     snprintf(dir, sizeof(dir), "%s/beyond", options->dir);
     snprintf(path, sizeof(path), "%s/rows", options->dir);
     struct emb_shard_options open = {.dir = dir, .memory_bytes = memory_bytes};
@@ -133,35 +126,25 @@ bool bench_open_shard(struct bench_store *store, const struct bench_options *opt
 
 /* ---- the race ---- */
 
-struct race {
-    const struct bench_options *options;
-    struct bench_zipf zipf;
-    uint64_t n_rows, random, step, n_pushed;
-    uint64_t keys[BATCH];
-    float *rows, *grads;
-    uint8_t *taken; /* a bit a row: keys of a push are distinct */
-};
-
-static size_t draw(struct race *race, bool distinct)
+static size_t draw(struct bench_race *race, bool distinct)
 {
     size_t n = 0;
-    uint64_t number[BATCH];
-    for (int i = 0; i < BATCH; i++) { /* the hot rows lie scattered over the key space */
+    uint64_t number[BENCH_BATCH];
+    for (int i = 0; i < BENCH_BATCH; i++) { /* the hot rows lie scattered over the key space */
         uint64_t rank = bench_zipf_rank(&race->zipf, &race->random);
         uint64_t place = clu_mix(rank) % race->n_rows;
         if (distinct && (race->taken[place / 8] >> place % 8 & 1))
             continue;
         race->taken[place / 8] |= (uint8_t)(1 << place % 8);
         number[n] = place;
-        race->keys[n++] = spread_key(place, race->n_rows);
+        race->keys[n++] = bench_spread_key(place, race->n_rows);
     }
     for (size_t i = 0; i < n; i++)
         race->taken[number[i] / 8] = 0;
     return n;
 }
 
-/* rows/s over a number of rounds of 9 pulls and a push, for a time */
-static double run(struct race *race, const struct bench_store *store, double seconds)
+double bench_race_run(struct bench_race *race, const struct bench_store *store, double seconds)
 {
     double busy = 0;
     uint64_t rows = 0;
@@ -183,24 +166,24 @@ static double run(struct race *race, const struct bench_store *store, double sec
 }
 
 /* Warm-up until the rate stands, then the measured rounds. */
-static struct bench_spread measure(struct race *race, const struct bench_store *store,
+static struct bench_spread measure(struct bench_race *race, const struct bench_store *store,
                                    double *written_p)
 {
     double samples[BENCH_MAX_ROUNDS];
     const struct bench_options *o = race->options;
-    run(race, store, o->tiny ? 0.05 : 20 * o->seconds);
+    bench_race_run(race, store, o->tiny ? 0.05 : 20 * o->seconds);
     uint64_t before = bench_written();
     race->n_pushed = 0;
     for (int r = 0; r < o->rounds; r++)
-        samples[r] = run(race, store, 4 * o->seconds);
+        samples[r] = bench_race_run(race, store, 4 * o->seconds);
     *written_p = (double)(bench_written() - before) / (double)race->n_pushed;
     return bench_spread_of(samples, o->rounds);
 }
 
-static void race_init(struct race *race, const struct bench_options *options, uint64_t n_rows)
+void bench_race_init(struct bench_race *race, const struct bench_options *options, uint64_t n_rows)
 {
-    size_t lanes = BATCH * (size_t)options->dim;
-    *race = (struct race){.options = options, .n_rows = n_rows, .random = 3, .step = 1};
+    size_t lanes = BENCH_BATCH * (size_t)options->dim;
+    *race = (struct bench_race){.options = options, .n_rows = n_rows, .random = 3, .step = 1};
     bench_zipf_init(&race->zipf, n_rows, 1.05);
     race->rows = calloc(lanes, sizeof(float));
     race->grads = calloc(lanes, sizeof(float));
@@ -211,7 +194,7 @@ static void race_init(struct race *race, const struct bench_options *options, ui
         race->grads[i] = (float)(bench_random(&race->random) % 2001) * 1e-6f - 1e-3f;
 }
 
-static void race_fini(struct race *race)
+void bench_race_fini(struct bench_race *race)
 {
     free(race->rows);
     free(race->grads);
@@ -246,13 +229,13 @@ void bench_beyond(const struct bench_options *options)
     const uint64_t memory =
         n / 10 * (392 + 32) * 4 / 3; /* a tenth of the rows in three quarters of it */
     for (int i = 0; i < 3; i++) {    /* the same keys for each */
-        struct race race;
+        struct bench_race race;
         struct bench_store store;
         double written;
-        race_init(&race, options, n);
+        bench_race_init(&race, options, n);
         if (!open[i](&store, options, n, memory)) {
             bench_skip(name[i], "it is not installed, or could not be opened");
-            race_fini(&race);
+            bench_race_fini(&race);
             continue;
         }
         value[i] = measure(&race, &store, &written);
@@ -272,30 +255,6 @@ void bench_beyond(const struct bench_options *options)
         if (i == 0)
             report_shard(&store, memory);
         store.close(store.self);
-        race_fini(&race);
+        bench_race_fini(&race);
     }
-}
-
-void bench_billion(const struct bench_options *options)
-{
-    struct statvfs disk;
-    struct race race;
-    struct bench_store store;
-    uint64_t n = options->billion, memory = (uint64_t)4 << 30;
-    uint64_t needed =
-        n * ((uint64_t)options->dim * 4 + 60) * 2; /* rows, and the file they come from */
-    if (statvfs(options->dir, &disk) || (uint64_t)disk.f_bavail * disk.f_frsize < needed) {
-        printf("{\"name\":\"billion\",\"skipped\":\"%llu rows need about %llu GB on disk\"}\n",
-               (unsigned long long)n, (unsigned long long)(needed >> 30));
-        return;
-    }
-    race_init(&race, options, n);
-    if (!bench_open_shard(&store, options, n, memory))
-        exit(70);
-    double written;
-    struct bench_spread value = measure(&race, &store, &written);
-    bench_line("billion", value, "rows/s", NULL, 0, 0);
-    report_shard(&store, memory);
-    store.close(store.self);
-    race_fini(&race);
 }

@@ -51,12 +51,6 @@ static void peer_update(struct peer *peer, size_t i, const float *grad, uint64_t
     emb_update(&peer->updater, w, w + peer->dim, grad, count);
 }
 
-/* the key of row i of n: as in bench_table_beyond.c */
-static uint64_t spread_key(uint64_t i, uint64_t n)
-{
-    return (uint64_t)(((__uint128_t)i << 64) / n);
-}
-
 /* ---- LMDB ---- */
 
 struct lmdb {
@@ -122,7 +116,7 @@ static int lmdb_load(struct lmdb *l, uint64_t n_rows)
     MDB_txn *txn = NULL;
     emb_value_set_u32(l->peer.values, EMB_VALUE_COUNT, 1);
     for (uint64_t i = 0; i < n_rows; i++) {
-        uint64_t key = spread_key(i, n_rows);
+        uint64_t key = bench_spread_key(i, n_rows);
         MDB_val k = {8, &key}, value = {l->peer.value_bytes, l->peer.values};
         if (i % LOAD_BATCH == 0) {
             if (txn && mdb_txn_commit(txn))
@@ -234,7 +228,7 @@ static int rocks_load(struct rocks *r, uint64_t n_rows)
     for (uint64_t i = 0; i < n_rows && !error;) {
         rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
         for (int j = 0; j < LOAD_BATCH && i < n_rows; j++, i++) {
-            uint64_t big = __builtin_bswap64(spread_key(i, n_rows));
+            uint64_t big = __builtin_bswap64(bench_spread_key(i, n_rows));
             rocksdb_writebatch_put(batch, (const char *)&big, 8, r->peer.values,
                                    r->peer.value_bytes);
         }
