@@ -137,6 +137,15 @@ static inline uint32_t emb_store_tag(uint64_t hash)
     return (uint32_t)(hash >> EMB_SEGMENT_BITS);
 }
 
+/* Fetches the index line of a key. */
+static inline void emb_store_prefetch(const struct emb_store *store, uint64_t key)
+{
+    uint64_t hash = emb_store_hash(store, key);
+    uint32_t mask = ((uint32_t)1 << store->depth) - 1;
+    const struct emb_segment *segment = store->directory[emb_store_tag(hash) & mask];
+    __builtin_prefetch(&segment->entry[hash & (EMB_SEGMENT_ENTRIES - 1)]);
+}
+
 /* The slot of the first entry with this tag at or after the home place, unverified; EMB_NO_SLOT. */
 static inline uint32_t emb_store_probe(const struct emb_segment *segment, uint64_t hash)
 {

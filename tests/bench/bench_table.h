@@ -87,7 +87,7 @@ uint64_t bench_spread_key(uint64_t i, uint64_t n);
 struct bench_race {
     const struct bench_options *options;
     struct bench_zipf zipf;
-    uint64_t n_rows, random, step, n_pushed;
+    uint64_t n_rows, n_spread, random, step, n_pushed; /* rows there; rows that keys were cut for */
     uint64_t keys[BENCH_BATCH];
     float *rows, *grads;
     uint8_t *taken; /* a bit a row: keys of a push are distinct */

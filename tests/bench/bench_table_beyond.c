@@ -137,7 +137,7 @@ static size_t draw(struct bench_race *race, bool distinct)
             continue;
         race->taken[place / 8] |= (uint8_t)(1 << place % 8);
         number[n] = place;
-        race->keys[n++] = bench_spread_key(place, race->n_rows);
+        race->keys[n++] = bench_spread_key(place, race->n_spread);
     }
     for (size_t i = 0; i < n; i++)
         race->taken[number[i] / 8] = 0;
@@ -183,7 +183,8 @@ static struct bench_spread measure(struct bench_race *race, const struct bench_s
 void bench_race_init(struct bench_race *race, const struct bench_options *options, uint64_t n_rows)
 {
     size_t lanes = BENCH_BATCH * (size_t)options->dim;
-    *race = (struct bench_race){.options = options, .n_rows = n_rows, .random = 3, .step = 1};
+    *race = (struct bench_race){
+        .options = options, .n_rows = n_rows, .n_spread = n_rows, .random = 3, .step = 1};
     bench_zipf_init(&race->zipf, n_rows, 1.05);
     race->rows = calloc(lanes, sizeof(float));
     race->grads = calloc(lanes, sizeof(float));

@@ -5,7 +5,8 @@
  * Storage bf16 and rowwise_adagrad: 28 bytes of its own a row of 8 floats, key included. Before it
  * begins the disk is asked; with less than what the rows take and 10 GB of headroom the largest
  * power of two that fits is run, and said. A line a 10 s goes to stderr; loading ends at --limit
- * seconds with the rows that are there by then.
+ * seconds, or when the headroom is touched, with the rows that are there
+ * by then, and the traffic runs over those.
  */
 #include "embeddings/row.h"
 #include "tests/bench/bench_table.h"
@@ -66,6 +67,15 @@ static int push(void *self, const uint64_t *keys, size_t n, const float *grads, 
     return status ? status : emb_shard_tick(self, step);
 }
 
+/* What may be written before the headroom is touched. */
+static double room_bytes(const struct bench_options *options)
+{
+    struct statvfs disk;
+    if (statvfs(options->dir, &disk))
+        exit(71);
+    return (double)disk.f_bavail * (double)disk.f_frsize - headroom_bytes;
+}
+
 /* Creates rows 0..n-1 of n, or as many as the time allows; their number. */
 static uint64_t load(struct bench_race *race, struct emb_shard *shard, uint64_t n, double limit)
 {
@@ -83,12 +93,15 @@ static uint64_t load(struct bench_race *race, struct emb_shard *shard, uint64_t 
         if (now - shown > 10) {
             struct emb_shard_stats stats;
             emb_shard_stats(shard, &stats);
-            fprintf(stderr, "%.0f s: %llu of %llu rows, %.1f GB on disk, peak %.2f GB\n",
-                    now - began, (unsigned long long)i, (unsigned long long)n,
-                    (double)stats.file_bytes * 1e-9, peak_resident() * 1e-9);
+            fprintf(
+                stderr,
+                "%.0f s: %llu of %llu rows, %llu of them dirty, %.1f GB on disk, peak %.2f GB\n",
+                now - began, (unsigned long long)i, (unsigned long long)n,
+                (unsigned long long)stats.n_dirty, (double)stats.file_bytes * 1e-9,
+                peak_resident() * 1e-9);
             shown = now;
         }
-        if (now - began > limit)
+        if (now - began > limit || (i % (1024 * BENCH_BATCH) == 0 && room_bytes(race->options) < 0))
             break;
     }
     one_line("billion_rows", (double)i, "rows");
@@ -126,14 +139,13 @@ static void report(struct emb_shard *shard)
 void bench_billion(const struct bench_options *options)
 {
     char dir[600];
-    struct statvfs disk;
     struct emb_table_spec spec;
     struct emb_shard *shard;
     struct bench_race *race = calloc(1, sizeof(*race));
     uint64_t n = options->billion;
-    if (!race || statvfs(options->dir, &disk))
+    if (!race)
         exit(71);
-    double room = (double)disk.f_bavail * (double)disk.f_frsize - headroom_bytes;
+    double room = room_bytes(options);
     if ((double)n * row_disk_bytes(options->dim) > room) {
         for (n = 1; 2 * (double)n * row_disk_bytes(options->dim) <= room;)
             n *= 2;
@@ -150,8 +162,9 @@ void bench_billion(const struct bench_options *options)
     bench_race_init(race, options, n);
     uint64_t loaded = load(race, shard, n, options->limit);
     struct bench_store store = {.name = "sluice", .self = shard, .pull = pull, .push = push};
-    if (loaded == n)
-        traffic(race, &store);
+    race->n_rows = loaded;
+    bench_zipf_init(&race->zipf, loaded, 1.05);
+    traffic(race, &store);
     report(shard);
     emb_shard_close(shard);
     bench_race_fini(race);
