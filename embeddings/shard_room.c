@@ -116,9 +116,11 @@ int emb_room_for(struct emb_shard *shard, struct emb_table *table, size_t n, boo
 {
     struct emb_store *store = &table->store;
     size_t budget = row_budget(shard), free_slots = emb_store_room(store);
+    if (budget == 0 || emb_memory(shard) < budget / 4 * 3)
+        emb_store_ahead(store);
     if (free_slots >= n && !store->starved)
         return CLU_OK;
-    size_t needed = free_slots < n ? (n - free_slots) * (store->stride + 16) : 0;
+    size_t needed = free_slots < n ? (n - free_slots) * (store->stride + 32) : 0;
     if (budget == 0 || emb_memory(shard) + needed <= budget ||
         emb_store_memory(store) + needed <= SMALLEST_TABLE)
         if (emb_store_reserve(store, n) == CLU_OK)

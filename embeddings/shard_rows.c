@@ -17,6 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { FETCH_BYTES = 512 }; /* of an embedding; the processor's own prefetcher does the rest */
+static const struct emb_fetch fetch_header = {.to = EMB_ROW_HEADER};
+
 static int grow(void *array_p, size_t n, size_t item_bytes)
 {
     void **array = array_p;
@@ -50,7 +53,8 @@ struct gather {
     struct emb_entry *missing; /* slot: position in the batch */
     size_t n_missing;
     size_t dim, row_bytes;
-    bool plain; /* fp32, nothing expires, no heat to keep */
+    bool is_narrow; /* bf16 */
+    bool plain;     /* nothing expires or is buried, no heat to keep: headers need no look */
 };
 
 /* The usual sizes without a call. */
@@ -74,27 +78,31 @@ static inline void copy_row(void *to, const void *from, size_t bytes)
     }
 }
 
+/* Neither buried nor expired; if so, it was used. */
+static inline bool exists(const struct gather *g, uint32_t slot, const char *value)
+{
+    if (!emb_value_u32(value, EMB_VALUE_COUNT) ||
+        emb_expired(g->shard, g->table, emb_value_u32(value, EMB_VALUE_STEP)))
+        return false;
+    if (g->table->tracks_heat) {
+        uint8_t *flags = emb_store_flags(&g->table->store, slot);
+        *flags += (*flags & EMB_SLOT_HEAT) < EMB_SLOT_HEAT;
+    }
+    return true;
+}
+
 static inline void gather_one(void *context, size_t i, uint32_t slot)
 {
     struct gather *g = context;
     float *to = g->rows + i * g->dim;
     if (slot != EMB_NO_SLOT) {
         const char *value = emb_store_row(&g->table->store, slot) + 8;
-        if (g->plain && emb_value_u32(value, EMB_VALUE_COUNT)) {
-            copy_row(to, value + EMB_VALUE_EMBEDDING, g->row_bytes);
-            return;
-        }
-        if (emb_value_u32(value, EMB_VALUE_COUNT) &&
-            !emb_expired(g->shard, g->table, emb_value_u32(value, EMB_VALUE_STEP))) {
-            if (g->table->tracks_heat) {
-                uint8_t *flags = emb_store_flags(&g->table->store, slot);
-                *flags += (*flags & EMB_SLOT_HEAT) < EMB_SLOT_HEAT;
-            }
-            if (g->table->spec.dtype == EMB_BF16)
+        if (g->plain || exists(g, slot, value)) {
+            if (g->is_narrow)
                 emb_bf16_widen((const uint16_t *)(const void *)(value + EMB_VALUE_EMBEDDING),
                                (int)g->dim, to);
             else
-                memcpy(to, value + EMB_VALUE_EMBEDDING, g->row_bytes);
+                copy_row(to, value + EMB_VALUE_EMBEDDING, g->row_bytes);
             return;
         }
         clu_row_init(g->table->spec.seed, g->table->hash, g->keys[i], g->table->init_range,
@@ -217,11 +225,16 @@ int emb_shard_pull(struct emb_shard *shard, int t, const uint64_t *keys, size_t 
                        .missing = shard->missing,
                        .dim = (size_t)spec->dim,
                        .row_bytes = 4 * (size_t)spec->dim,
-                       .plain = spec->dtype == EMB_FP32 && spec->expire_steps == 0 &&
+                       .is_narrow = spec->dtype == EMB_BF16,
+                       .plain = spec->expire_steps == 0 && table->n_tombstones == 0 &&
                                 !table->tracks_heat};
-    size_t prefetch = EMB_ROW_HEADER + table->embedding_bytes;
-    emb_store_walk(&table->store, keys, n, prefetch < 512 ? prefetch : 512, table->tracks_heat,
-                   gather_one, &g);
+    const size_t bytes =
+        table->embedding_bytes < FETCH_BYTES ? table->embedding_bytes : FETCH_BYTES;
+    struct emb_fetch ahead = {.from = g.plain ? EMB_ROW_HEADER : 0,
+                              .to = EMB_ROW_HEADER + (uint32_t)bytes,
+                              .aligned = g.plain && table->store.stride % 64 == 0,
+                              .flags = table->tracks_heat};
+    emb_store_walk(&table->store, keys, n, ahead, gather_one, &g);
     table->n_pulled += n;
     for (size_t i = 0; i < g.n_missing; i++)
         clu_row_init(spec->seed, table->hash, g.missing[i].key, table->init_range, spec->dim,
@@ -332,7 +345,7 @@ int emb_shard_fetch_all(struct emb_shard *shard, int t, const uint64_t *keys, si
     if (status)
         return status;
     struct locate l = {.keys = keys, .slots = shard->slots, .missing = shard->missing};
-    emb_store_walk(&table->store, keys, n, 64, false, locate_one, &l);
+    emb_store_walk(&table->store, keys, n, fetch_header, locate_one, &l);
     return l.n_missing && table->on_disk_only ? fetch(shard, t, l.n_missing, NULL, true) : CLU_OK;
 }
 
@@ -408,7 +421,7 @@ static int push_in_two_passes(struct emb_shard *shard, int t, const uint64_t *ke
     const size_t dim = (size_t)table->spec.dim;
     int status = CLU_OK;
     struct locate l = {.keys = keys, .slots = shard->slots, .missing = shard->missing};
-    emb_store_walk(&table->store, keys, n, 64, false, locate_one, &l);
+    emb_store_walk(&table->store, keys, n, fetch_header, locate_one, &l);
     if (l.n_missing)
         status = make_resident(shard, t, l.n_missing);
     if (!status && shard->flush.kind >= EMB_FLUSH_CHECKPOINT)
@@ -456,8 +469,10 @@ static int push_in_memory(struct emb_shard *shard, struct emb_table *table, cons
 {
     struct emb_store *store = &table->store;
     struct update u = {shard, table, keys, grads, step, (size_t)table->spec.dim, 0};
-    emb_store_walk(store, keys, n, store->stride < 1024 ? store->stride : 1024, true, update_one,
-                   &u);
+    struct emb_fetch ahead = {.to = store->stride < 2 * FETCH_BYTES ? (uint32_t)store->stride
+                                                                    : 2 * FETCH_BYTES,
+                              .flags = true};
+    emb_store_walk(store, keys, n, ahead, update_one, &u);
     for (size_t i = 0; i < u.n_missing; i++) {
         const struct emb_entry *entry = &shard->missing[i];
         uint32_t slot = emb_store_find(store, entry->key);

@@ -1,22 +1,25 @@
 /* The row store: a table's rows in memory, found by key.
  *
- *     key --hash--> directory --> segment (4096 entries) --> slot number --> slab row, flag byte
+ *     key --hash--> directory --> segment (512 buckets) --> bucket (a cache line) --> slab row, flag
  *
  * The slab is one reserved range of addresses, made usable step by step; slot i lies at
- * slab + i * stride:
+ * rows + i * stride:
  *     key 8 | count 4 | last step 4 | embedding | state
- * so that a row never moves and everything behind the key is what LMDB and snapshots hold. The
- * index is a directory of small open-addressing segments; a segment that fills splits in two by one
- * more bit of the hash (extendible hashing), so growth never costs more than one split, well below
- * 1 ms. An entry holds 32 bits of hash beside the slot number, so that probing touches no other
- * row. Flags are kept apart from the rows: the eviction clock reads a byte a row.
+ * so that a row never moves and everything behind the key is what LMDB and snapshots hold. Where it
+ * costs little, the embedding of every row starts on a cache line. The index is a directory of small
+ * tables of buckets; a segment that fills splits in two by one more bit of the hash (extendible
+ * hashing), so growth never costs more than one split, well below 1 ms. A bucket is one cache line
+ * and holds whole keys, so that a pull touches it and the embedding's lines, nothing else. Flags are
+ * kept apart from the rows: the eviction clock reads a byte a row.
  *
- * Lookups come in batches: emb_store_walk hides the latency of directory, segment and row by
- * prefetching two blocks ahead. Huge pages are asked for as soon as a range is larger than one.
- * Threads: one owner. Cost: stride + 1 + about 14 bytes a row.
+ * Lookups come in batches: emb_store_walk hides the latency of directory, bucket and row by
+ * prefetching well ahead. Huge pages are asked for as soon as a range is larger than one.
+ * Threads: one owner. Cost: stride + 1 + 18 to 37 bytes a row.
  */
 #ifndef EMBEDDINGS_STORE_H
 #define EMBEDDINGS_STORE_H
+
+#include "embeddings/range.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,10 +29,11 @@
 #define EMB_NO_SLOT UINT32_MAX
 
 enum {
-    EMB_SEGMENT_BITS = 12,
-    EMB_SEGMENT_ENTRIES = 1 << EMB_SEGMENT_BITS,
+    EMB_BUCKET_ENTRIES = 5,
+    EMB_SEGMENT_BITS = 9,
+    EMB_SEGMENT_BUCKETS = 1 << EMB_SEGMENT_BITS,
     EMB_ROW_HEADER = 16, /* key, count, last step */
-    EMB_WALK_BLOCK = 32,
+    EMB_WALK_AHEAD = 16,
 };
 
 /* Flags of a slot. */
@@ -42,16 +46,17 @@ enum {
     EMB_SLOT_LIVE = 64,      /* the slot is in use */
 };
 
-/* A range of addresses of which the first committed bytes are usable. */
-struct emb_range {
-    char *base;
-    size_t reserved, committed;
+struct emb_bucket { /* a cache line */
+    uint64_t key[EMB_BUCKET_ENTRIES];
+    uint32_t slot[EMB_BUCKET_ENTRIES];
+    uint16_t n;      /* entries in use, the first ones */
+    uint16_t passed; /* entries that belong here or before and stand further on, as it was full */
 };
 
 struct emb_segment {
-    uint32_t n_entries, depth;           /* depth: bits of the hash that all entries share */
-    uint64_t pad[7];                     /* entries start on a cache line of their own */
-    uint64_t entry[EMB_SEGMENT_ENTRIES]; /* hash bits 32 | slot + 1; 0: empty */
+    uint32_t n_entries, depth; /* depth: bits of the hash that all entries share */
+    uint64_t pad[7];           /* buckets are cache lines */
+    struct emb_bucket bucket[EMB_SEGMENT_BUCKETS];
 };
 
 struct emb_store {
@@ -59,6 +64,8 @@ struct emb_store {
     size_t value_bytes; /* behind the key */
     uint64_t salt;      /* of the hash */
     struct emb_range slab, flags, index;
+    char *rows;                     /* slot 0, in slab */
+    struct emb_feeder *feeder;      /* NULL until the store is large */
     struct emb_segment **directory; /* [1 << depth] */
     uint32_t depth;
     uint32_t n_slots; /* ever used: the iteration bound */
@@ -87,6 +94,10 @@ int emb_store_insert(struct emb_store *store, uint64_t key, uint32_t *slot_p);
  * reserve says so. NO_MEMORY. */
 int emb_store_reserve(struct emb_store *store, size_t n);
 
+/* Has memory made ready a little ahead of need (range.h): to be called now and then while rows come
+ * in. */
+void emb_store_ahead(struct emb_store *store);
+
 /* Slots that inserts can use without growing the slab. */
 size_t emb_store_room(const struct emb_store *store);
 
@@ -104,7 +115,7 @@ void emb_store_trim(struct emb_store *store);
 
 static inline char *emb_store_row(const struct emb_store *store, uint32_t slot)
 {
-    return store->slab.base + (size_t)slot * store->stride;
+    return store->rows + (size_t)slot * store->stride;
 }
 
 static inline uint64_t emb_store_key(const struct emb_store *store, uint32_t slot)
@@ -130,87 +141,89 @@ static inline uint64_t emb_store_hash(const struct emb_store *store, uint64_t ke
     return x ^ (x >> 31);
 }
 
-/* Bits 0..11 of a hash are the place in a segment, 12..43 the tag, whose low bits choose the
+/* Bits 0..8 of a hash are the bucket in a segment, 9..40 the tag, whose low bits choose the
  * segment. */
 static inline uint32_t emb_store_tag(uint64_t hash)
 {
     return (uint32_t)(hash >> EMB_SEGMENT_BITS);
 }
 
+/* The bucket where a key of this hash is looked for first. */
+static inline const struct emb_bucket *emb_store_bucket(const struct emb_store *store,
+                                                        uint64_t hash)
+{
+    const uint32_t mask = ((uint32_t)1 << store->depth) - 1;
+    const struct emb_segment *segment = store->directory[emb_store_tag(hash) & mask];
+    return &segment->bucket[hash & (EMB_SEGMENT_BUCKETS - 1)];
+}
+
+/* A bit for each entry of a bucket that holds the key: all compared, since which one it is cannot
+ * be foretold and a wrong guess costs more. */
+static inline uint32_t emb_bucket_match(const struct emb_bucket *bucket, uint64_t key)
+{
+    uint32_t match = 0;
+    for (uint32_t i = 0; i < EMB_BUCKET_ENTRIES; i++)
+        match |= (uint32_t)(bucket->key[i] == key) << i;
+    return match & (((uint32_t)1 << bucket->n) - 1);
+}
+
 /* Fetches the index line of a key. */
 static inline void emb_store_prefetch(const struct emb_store *store, uint64_t key)
 {
-    uint64_t hash = emb_store_hash(store, key);
-    uint32_t mask = ((uint32_t)1 << store->depth) - 1;
-    const struct emb_segment *segment = store->directory[emb_store_tag(hash) & mask];
-    __builtin_prefetch(&segment->entry[hash & (EMB_SEGMENT_ENTRIES - 1)]);
+    __builtin_prefetch(emb_store_bucket(store, emb_store_hash(store, key)));
 }
 
-/* The slot of the first entry with this tag at or after the home place, unverified; EMB_NO_SLOT. */
-static inline uint32_t emb_store_probe(const struct emb_segment *segment, uint64_t hash)
+/* What of a row a walk has fetched before it is used: bytes [from, to), and the flags, if asked. */
+struct emb_fetch {
+    uint32_t from, to;
+    bool aligned; /* `from` is the start of a cache line in every row */
+    bool flags;
+};
+
+static inline void emb_store_fetch(const struct emb_store *store, uint32_t slot,
+                                   struct emb_fetch fetch)
 {
-    uint32_t at = (uint32_t)hash & (EMB_SEGMENT_ENTRIES - 1), tag = emb_store_tag(hash);
-    for (;; at = (at + 1) & (EMB_SEGMENT_ENTRIES - 1)) {
-        uint64_t entry = segment->entry[at];
-        if (entry == 0)
-            return EMB_NO_SLOT;
-        if ((uint32_t)(entry >> 32) == tag)
-            return (uint32_t)entry - 1;
-    }
+    const char *row = emb_store_row(store, slot), *end = row + fetch.to;
+    for (const char *at = row + fetch.from; at < end; at += 64)
+        __builtin_prefetch(at);
+    if (!fetch.aligned)
+        __builtin_prefetch(end - 1);
+    if (fetch.flags)
+        __builtin_prefetch(emb_store_flags(store, slot), 1);
 }
 
-/* Calls use(context, i, slot) for i = 0..n-1 in order, slot of keys[i] or EMB_NO_SLOT, with the
- * first `prefetch` bytes of each row (and its flags, when asked) already on their way. use must not
- * insert or remove. Three stages a block apart: hash and fetch the index line; probe and fetch the
- * row; verify and use. In blocks rather than key by key, because fetches that stand together
- * overlap best: measured 22 M rows/s in blocks of 32 against 17 M key by key, and less with 8, 16
- * or 64. Always inlined, so that use is too. */
+/* Calls use(context, i, slot) for i = 0..n-1 in order, slot of keys[i] or EMB_NO_SLOT, with what
+ * `fetch` names already on its way. use must not insert or remove. Each turn takes one key into
+ * each of three stages, EMB_WALK_AHEAD keys apart: use; find the slot and fetch the row; hash and
+ * fetch the bucket. Key by key, so that there are always lines on their way while rows are copied;
+ * and not far ahead, so that the first TLB, of some dozens of entries, still holds the pages that
+ * were fetched from when they are used. Always inlined, so that use is too. */
 static inline __attribute__((always_inline)) void
-emb_store_walk(const struct emb_store *store, const uint64_t *keys, size_t n, size_t prefetch,
-               bool flags, void (*use)(void *context, size_t i, uint32_t slot), void *context)
+emb_store_walk(const struct emb_store *store, const uint64_t *keys, size_t n,
+               struct emb_fetch fetch, void (*use)(void *context, size_t i, uint32_t slot),
+               void *context)
 {
-    enum { B = EMB_WALK_BLOCK };
-    uint64_t hash[2][B];
-    const struct emb_segment *segment[2][B];
-    uint32_t slot[2][B];
-    const uint32_t mask = ((uint32_t)1 << store->depth) - 1;
-    const size_t n_blocks = (n + B - 1) / B;
-    for (size_t block = 0; block < n_blocks + 2; block++) {
-        if (block < n_blocks) { /* hash, and fetch the line of the index */
-            size_t first = block * B, count = n - first < B ? n - first : B;
-            uint64_t *h = hash[block & 1];
-            const struct emb_segment **s = segment[block & 1];
-            for (size_t i = 0; i < count; i++) {
-                h[i] = emb_store_hash(store, keys[first + i]);
-                s[i] = store->directory[emb_store_tag(h[i]) & mask];
-                __builtin_prefetch(&s[i]->entry[h[i] & (EMB_SEGMENT_ENTRIES - 1)]);
-            }
+    enum { A = EMB_WALK_AHEAD };
+    const struct emb_bucket *bucket[A];
+    uint32_t slot[A];
+    for (size_t i = 0; i < n + 2 * (size_t)A; i++) {
+        const size_t place = i % A;
+        if (i >= 2 * (size_t)A)
+            use(context, i - 2 * (size_t)A, slot[place]);
+        if (i >= A && i < n + A) {
+            const struct emb_bucket *b = bucket[place];
+            uint32_t match = emb_bucket_match(b, keys[i - A]), found = EMB_NO_SLOT;
+            if (match)
+                found = b->slot[__builtin_ctz(match)];
+            else if (b->passed)
+                found = emb_store_find(store, keys[i - A]);
+            if (found != EMB_NO_SLOT)
+                emb_store_fetch(store, found, fetch);
+            slot[place] = found;
         }
-        if (block >= 2) { /* verify and use */
-            size_t first = (block - 2) * B, count = n - first < B ? n - first : B;
-            const uint32_t *s = slot[block & 1];
-            for (size_t i = 0; i < count; i++) {
-                uint32_t found = s[i];
-                if (found != EMB_NO_SLOT && emb_store_key(store, found) != keys[first + i])
-                    found = emb_store_find(store, keys[first + i]);
-                use(context, first + i, found);
-            }
-        }
-        if (block >= 1 && block <= n_blocks) { /* probe, and fetch the row */
-            size_t first = (block - 1) * B, count = n - first < B ? n - first : B;
-            const uint64_t *h = hash[(block - 1) & 1];
-            const struct emb_segment **s = segment[(block - 1) & 1];
-            uint32_t *out = slot[(block - 1) & 1];
-            for (size_t i = 0; i < count; i++) {
-                out[i] = emb_store_probe(s[i], h[i]);
-                if (out[i] != EMB_NO_SLOT) {
-                    const char *row = emb_store_row(store, out[i]);
-                    for (size_t at = 0; at < prefetch; at += 64)
-                        __builtin_prefetch(row + at);
-                    if (flags)
-                        __builtin_prefetch(emb_store_flags(store, out[i]), 1);
-                }
-            }
+        if (i < n) {
+            bucket[place] = emb_store_bucket(store, emb_store_hash(store, keys[i]));
+            __builtin_prefetch(bucket[place]);
         }
     }
 }

@@ -3,11 +3,14 @@
  *   gather, push, mixed      rows/s in memory, one thread, beside a bare prefetched loop over an
  *                            array of the same size (which knows where its rows are: no table)
  *   row_bytes                a row's own bytes over the bytes resident for it
- *   growth                   longest push while the table grows from nothing
+ *   growth_push, _pull       longest of each while the table grows from nothing, and 99.9 % of them
  *   snapshot_full, _delta    MB/s of the file, and the pushes meanwhile beside those before
  *   restart                  rows/s from a closed environment to all rows in memory
  *   beyond_memory            20 M rows with memory for 2 M: see bench_table_beyond.c
  *   billion                  only with --billion N: see bench_table_billion.c
+ *
+ * Parts for --only: beyond; memory, or of it growth (the filling alone), gather, push, mixed,
+ * snapshot, restart.
  *
  * Arguments: --tiny, --rows N, --beyond-rows N, --dim N, --rounds N, --seconds S, --dir DIR, --only
  * PART, --billion N, --limit S (of its loading), --cpu (processor time beyond memory too). Contestants take turns round by
@@ -78,6 +81,19 @@ void bench_line(const char *name, struct bench_spread value, const char *unit,
         printf(",\"baseline\":%.6g,\"baseline_name\":\"%s\",\"ratio\":%.4g", baseline,
                baseline_name, ratio);
     printf("}\n");
+    fflush(stdout);
+}
+
+void bench_versus(const char *name, double *ours, const char *unit, const char *baseline_name,
+                  double *baseline, double *ratio, int n)
+{
+    double value = bench_spread_of(ours, n).median, limit = bench_spread_of(baseline, n).median;
+    double versus = bench_spread_of(ratio, n).median;
+    printf("{\"name\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"min\":%.6g,\"max\":%.6g,"
+           "\"baseline\":%.6g,\"baseline_name\":\"%s\",\"ratio\":%.3f,\"ratio_min\":%.3f,"
+           "\"ratio_max\":%.3f}\n",
+           name, value, unit, ours[0], ours[n - 1], limit, baseline_name, versus, ratio[0],
+           ratio[n - 1]);
     fflush(stdout);
 }
 
@@ -238,24 +254,42 @@ static double run(struct memory_bench *b, enum what what, bool bare)
     return (double)n / busy;
 }
 
+/* Both in each round, one after the other: the ratio is the median of the rounds' ratios. */
 static void compare(struct memory_bench *b, enum what what, const char *name)
 {
-    double ours[BENCH_MAX_ROUNDS], bare[BENCH_MAX_ROUNDS];
-    for (int r = 0; r < b->options->rounds; r++) {
+    double ours[BENCH_MAX_ROUNDS], bare[BENCH_MAX_ROUNDS], ratio[BENCH_MAX_ROUNDS];
+    const int n = b->options->rounds;
+    run(b, what, false); /* warms up */
+    for (int r = 0; r < n; r++) {
         ours[r] = run(b, what, false);
         bare[r] = run(b, what, true);
+        ratio[r] = ours[r] / bare[r];
     }
-    struct bench_spread value = bench_spread_of(ours, b->options->rounds);
-    double limit = bench_spread_of(bare, b->options->rounds).median;
-    bench_line(name, value, "rows/s", "bare prefetched loop", limit, value.median / limit);
+    bench_versus(name, ours, "rows/s", "bare prefetched loop", bare, ratio, n);
 }
 
-/* Fills the table by pushes of one row's worth of steps; the longest push and the memory per row.
- * */
+static void longest(const char *name, double *samples, size_t n)
+{
+    char text[80];
+    qsort(samples, n, sizeof(*samples), ascending);
+    snprintf(text, sizeof(text), "%s_p999_ms", name);
+    bench_line(text, (struct bench_spread){samples[n - 1 - n / 1000], 0}, "ms for 4096 rows", NULL,
+               0, 0);
+    snprintf(text, sizeof(text), "%s_longest_ms", name);
+    bench_line(text, (struct bench_spread){samples[n - 1], 0}, "ms for 4096 rows", NULL, 0, 0);
+}
+
+/* Fills the table by pushes, and pulls rows that are there after each; how long these take at most
+ * while the table grows from nothing (processor time: others may want the core), and the memory per
+ * row. */
 static void fill(struct memory_bench *b)
 {
-    double longest[1] = {0}, began = bench_now();
+    const size_t n_steps = (size_t)(b->options->rows + BATCH - 1) / BATCH;
+    double *pushes = calloc(n_steps, sizeof(double)), *pulls = calloc(n_steps, sizeof(double));
+    double began = bench_now();
     uint64_t before, after, file;
+    if (!pushes || !pulls)
+        exit(71);
     bench_resident(&before, &file);
     for (uint64_t i = 0; i < b->options->rows; i += BATCH) {
         size_t n = b->options->rows - i < BATCH ? b->options->rows - i : BATCH;
@@ -264,22 +298,29 @@ static void fill(struct memory_bench *b)
         double start = cpu_now();
         if (emb_shard_push(b->shard, 0, b->keys, n, b->grads, ++b->step))
             exit(70);
-        longest[0] = fmax(longest[0], cpu_now() - start);
+        pushes[i / BATCH] = (cpu_now() - start) * 1e3;
+        for (size_t j = 0; j < BATCH; j++)
+            b->keys[j] = bench_key(bench_random(&b->random) % (i + n));
+        start = cpu_now();
+        if (emb_shard_pull(b->shard, 0, b->keys, BATCH, b->rows))
+            exit(70);
+        pulls[i / BATCH] = (cpu_now() - start) * 1e3;
     }
     bench_resident(&after, &file);
     struct emb_table_stats stats;
     emb_shard_table_stats(b->shard, 0, &stats);
     double rate[1] = {(double)b->options->rows / (bench_now() - began)};
     bench_line("create", bench_spread_of(rate, 1), "rows/s", NULL, 0, 0);
-    longest[0] *= 1e3;
-    bench_line("growth_longest_push", bench_spread_of(longest, 1), "ms of processor for 4096 rows",
-               NULL, 0, 0);
+    longest("growth_push", pushes, n_steps);
+    longest("growth_pull", pulls, n_steps);
     double per_row[1] = {(double)(after - before) / (double)b->options->rows};
     bench_line("row_bytes", bench_spread_of(per_row, 1), "resident bytes", "the row's own bytes",
                (double)stats.row_bytes, (double)stats.row_bytes / per_row[0]);
     double held[1] = {(double)stats.memory_bytes / (double)b->options->rows};
     bench_line("row_bytes_held", bench_spread_of(held, 1), "bytes by the shard's own count", NULL,
                0, 0);
+    free(pushes);
+    free(pulls);
 }
 
 /* Pushes of one batch a step until the running snapshot is done (or for some seconds when none
@@ -363,6 +404,13 @@ static void restart(struct memory_bench *b)
     bench_line("restart", bench_spread_of(rate, 1), "rows/s", NULL, 0, 0);
 }
 
+/* --only memory is all of these; one of them by its name is only that, after the filling. */
+static bool is_asked(const struct bench_options *options, const char *part)
+{
+    return !options->only || strcmp(options->only, "memory") == 0 ||
+           strcmp(options->only, part) == 0;
+}
+
 static void in_memory(const struct bench_options *options)
 {
     struct memory_bench *b = calloc(1, sizeof(*b));
@@ -376,14 +424,21 @@ static void in_memory(const struct bench_options *options)
     for (size_t i = 0; i < BATCH * (size_t)options->dim; i++)
         b->grads[i] = (float)(bench_random(&b->random) % 2001) * 1e-6f - 1e-3f;
     fill(b);
-    if (!bare_open(&b->bare, options->rows, options->dim))
+    const char *const races[] = {"gather", "push", "mixed"};
+    bool any = false;
+    for (int i = GATHER; i <= MIXED; i++)
+        any |= is_asked(options, races[i]);
+    if (any && !bare_open(&b->bare, options->rows, options->dim))
         exit(71);
-    compare(b, GATHER, "gather");
-    compare(b, PUSH, "push");
-    compare(b, MIXED, "mixed");
-    bare_close(&b->bare);
-    snapshots(b);
-    restart(b);
+    for (int i = GATHER; i <= MIXED; i++)
+        if (is_asked(options, races[i]))
+            compare(b, (enum what)i, races[i]);
+    if (any)
+        bare_close(&b->bare);
+    if (is_asked(options, "snapshot"))
+        snapshots(b);
+    if (is_asked(options, "restart"))
+        restart(b);
     emb_shard_close(b->shard);
     free(b->rows);
     free(b->grads);
@@ -391,11 +446,6 @@ static void in_memory(const struct bench_options *options)
 }
 
 /* ---- arguments ---- */
-
-static bool wanted(const struct bench_options *options, const char *part)
-{
-    return !options->only || strcmp(options->only, part) == 0;
-}
 
 int main(int argc, char **argv)
 {
@@ -454,9 +504,10 @@ int main(int argc, char **argv)
     if (options.billion) {
         bench_billion(&options);
     } else {
-        if (wanted(&options, "memory"))
+        bool beyond = options.only && strcmp(options.only, "beyond") == 0;
+        if (!beyond)
             in_memory(&options);
-        if (wanted(&options, "beyond"))
+        if (beyond || !options.only)
             bench_beyond(&options);
     }
     clu_remove_tree(options.dir);

@@ -50,6 +50,9 @@ struct bench_spread bench_spread_of(double *samples, int n);
 /* One figure as a JSON line; baseline_name NULL: there is none. */
 void bench_line(const char *name, struct bench_spread value, const char *unit,
                 const char *baseline_name, double baseline, double ratio);
+/* One figure beside its peer, n rounds of both and of their ratio; sorts them. */
+void bench_versus(const char *name, double *ours, const char *unit, const char *baseline_name,
+                  double *baseline, double *ratio, int n);
 void bench_skip(const char *name, const char *why);
 
 /* Resident bytes of this process: all, and those of files. */

@@ -78,7 +78,7 @@ static void test_a_walk_visits_every_key_in_order(void)
             CU_ASSERT_EQUAL(expected[i] == EMB_NO_SLOT, keys[i] % 2 == 1);
         }
         struct seen seen = {.expected = expected};
-        emb_store_walk(&store, keys, n, 32, true, see, &seen);
+        emb_store_walk(&store, keys, n, (struct emb_fetch){.to = 32, .flags = true}, see, &seen);
         CU_ASSERT_EQUAL(seen.n, n);
         CU_ASSERT_EQUAL(seen.n_wrong, 0);
     }
