@@ -18,6 +18,8 @@
 #include <string.h>
 
 enum { FETCH_BYTES = 512 }; /* of an embedding; the processor's own prefetcher does the rest */
+static const struct emb_pace pull_pace = {.ahead = 16, .turn = 1};
+static const struct emb_pace push_pace = {.ahead = 32, .turn = 32};
 static const struct emb_fetch fetch_header = {.to = EMB_ROW_HEADER};
 
 static int grow(void *array_p, size_t n, size_t item_bytes)
@@ -234,7 +236,7 @@ int emb_shard_pull(struct emb_shard *shard, int t, const uint64_t *keys, size_t 
                               .to = EMB_ROW_HEADER + (uint32_t)bytes,
                               .aligned = g.plain && table->store.stride % 64 == 0,
                               .flags = table->tracks_heat};
-    emb_store_walk(&table->store, keys, n, ahead, gather_one, &g);
+    emb_store_walk(&table->store, keys, n, pull_pace, ahead, gather_one, &g);
     table->n_pulled += n;
     for (size_t i = 0; i < g.n_missing; i++)
         clu_row_init(spec->seed, table->hash, g.missing[i].key, table->init_range, spec->dim,
@@ -345,7 +347,7 @@ int emb_shard_fetch_all(struct emb_shard *shard, int t, const uint64_t *keys, si
     if (status)
         return status;
     struct locate l = {.keys = keys, .slots = shard->slots, .missing = shard->missing};
-    emb_store_walk(&table->store, keys, n, fetch_header, locate_one, &l);
+    emb_store_walk(&table->store, keys, n, push_pace, fetch_header, locate_one, &l);
     return l.n_missing && table->on_disk_only ? fetch(shard, t, l.n_missing, NULL, true) : CLU_OK;
 }
 
@@ -421,7 +423,7 @@ static int push_in_two_passes(struct emb_shard *shard, int t, const uint64_t *ke
     const size_t dim = (size_t)table->spec.dim;
     int status = CLU_OK;
     struct locate l = {.keys = keys, .slots = shard->slots, .missing = shard->missing};
-    emb_store_walk(&table->store, keys, n, fetch_header, locate_one, &l);
+    emb_store_walk(&table->store, keys, n, push_pace, fetch_header, locate_one, &l);
     if (l.n_missing)
         status = make_resident(shard, t, l.n_missing);
     if (!status && shard->flush.kind >= EMB_FLUSH_CHECKPOINT)
@@ -469,10 +471,10 @@ static int push_in_memory(struct emb_shard *shard, struct emb_table *table, cons
 {
     struct emb_store *store = &table->store;
     struct update u = {shard, table, keys, grads, step, (size_t)table->spec.dim, 0};
-    struct emb_fetch ahead = {.to = store->stride < 2 * FETCH_BYTES ? (uint32_t)store->stride
-                                                                    : 2 * FETCH_BYTES,
+    const size_t bytes = 8 + table->value_bytes;
+    struct emb_fetch ahead = {.to = bytes < 2 * FETCH_BYTES ? (uint32_t)bytes : 2 * FETCH_BYTES,
                               .flags = true};
-    emb_store_walk(store, keys, n, ahead, update_one, &u);
+    emb_store_walk(store, keys, n, push_pace, ahead, update_one, &u);
     for (size_t i = 0; i < u.n_missing; i++) {
         const struct emb_entry *entry = &shard->missing[i];
         uint32_t slot = emb_store_find(store, entry->key);

@@ -78,7 +78,12 @@ static void test_a_walk_visits_every_key_in_order(void)
             CU_ASSERT_EQUAL(expected[i] == EMB_NO_SLOT, keys[i] % 2 == 1);
         }
         struct seen seen = {.expected = expected};
-        emb_store_walk(&store, keys, n, (struct emb_fetch){.to = 32, .flags = true}, see, &seen);
+        emb_store_walk(&store, keys, n, (struct emb_pace){16, 1},
+                       (struct emb_fetch){.to = 32, .flags = true}, see, &seen);
+        CU_ASSERT(seen.n == n && seen.n_wrong == 0);
+        seen.n = 0;
+        emb_store_walk(&store, keys, n, (struct emb_pace){32, 32}, (struct emb_fetch){.to = 40},
+                       see, &seen);
         CU_ASSERT_EQUAL(seen.n, n);
         CU_ASSERT_EQUAL(seen.n_wrong, 0);
     }
