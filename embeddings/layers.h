@@ -11,9 +11,9 @@
  * of the three databases plays which part stands in the shard's roles. A stored value is
  *     check 4 | kind 2 (0 row, 1 tombstone; + 2: a lsn follows) | lsn 8 | count 4, last step 4,
  *     embedding, state
- * (the last four for rows only, the lsn where it is not 0), where check is the low half of XXH3 of what follows, mixed with
- * the key: LMDB has no checksums of its own. lsn is the push-log group up to which the row includes
- * all.
+ * (the last four for rows only, the lsn where it is not 0), where check is the low half of XXH3 of
+ * what follows, mixed with the key: LMDB has no checksums of its own. lsn is the push-log group up
+ * to which the row includes all.
  *
  * Writes happen in transactions of the owner thread; a full map is grown and the caller told to
  * repeat (AGAIN). Views are read transactions: consistent, opened by the owner, used and closed by

@@ -2,8 +2,8 @@
  *
  * (R1) The feeder works in steps of one huge page and looks between them whether it is to stop; so
  *      settling waits for one page at most.
- * (R2) A feeder that cannot be made, a full queue and a system that cannot populate cost speed only:
- *      pages come to be when they are touched.
+ * (R2) A feeder that cannot be made, a full queue and a system that cannot populate cost speed
+ *      only: pages come to be when they are touched.
  */
 #include "embeddings/range.h"
 

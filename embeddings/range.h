@@ -3,9 +3,9 @@
  *     base |== used ==|== ahead: committed, being made present ==|-- reserved addresses --|
  *
  * A range reserves addresses and commits them from the front, on huge pages where the system gives
- * them. The first touch of a fresh huge page costs its zeroing, and more when the system has to make
- * one free first: milliseconds, which whoever pushes would wait for. So a range that has grown large
- * stays some way ahead of its use, and a feeder touches what is ahead, in its own time.
+ * them. The first touch of a fresh huge page costs its zeroing, and more when the system has to
+ * make one free first: milliseconds, which whoever pushes would wait for. So a range that has grown
+ * large stays some way ahead of its use, and a feeder touches what is ahead, in its own time.
  *
  * Threads: a range and its calls belong to one owner; the feeder only asks the system to make pages
  * present, it never reads or writes them.

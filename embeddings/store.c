@@ -5,8 +5,8 @@
  * pages they are in, so: rows in one range with huge pages, an index of which a lookup touches one
  * line, and batches.
  *
- * A gather of 32 floats that knows where its rows are touches 2 lines a row. Before, an 8-byte entry
- * (tag and slot) had to be verified in the row's header, and rows began anywhere: 4.1 lines.
+ * A gather of 32 floats that knows where its rows are touches 2 lines a row. Before, an 8-byte
+ * entry (tag and slot) had to be verified in the row's header, and rows began anywhere: 4.1 lines.
  * Whole keys in buckets of a line and embeddings on line boundaries make it 3, for 40 bytes of
  * padding and 12 of index a row.
  *

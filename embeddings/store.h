@@ -1,16 +1,16 @@
 /* The row store: a table's rows in memory, found by key.
  *
- *     key --hash--> directory --> segment (512 buckets) --> bucket (a cache line) --> slab row, flag
+ *     key --hash--> directory --> segment --> bucket (a cache line) --> slot: slab row, flag byte
  *
  * The slab is one reserved range of addresses, made usable step by step; slot i lies at
  * rows + i * stride:
  *     key 8 | count 4 | last step 4 | embedding | state
  * so that a row never moves and everything behind the key is what LMDB and snapshots hold. Where it
- * costs little, the embedding of every row starts on a cache line. The index is a directory of small
- * tables of buckets; a segment that fills splits in two by one more bit of the hash (extendible
- * hashing), so growth never costs more than one split, well below 1 ms. A bucket is one cache line
- * and holds whole keys, so that a pull touches it and the embedding's lines, nothing else. Flags are
- * kept apart from the rows: the eviction clock reads a byte a row.
+ * costs little, the embedding of every row starts on a cache line. The index is a directory of
+ * segments, tables of 512 buckets; a segment that fills splits in two by one more bit of the hash
+ * (extendible hashing), so growth never costs more than one split, well below 1 ms. A bucket is one
+ * cache line and holds whole keys, so that a pull touches it and the embedding's lines, nothing
+ * else. Flags are kept apart from the rows: the eviction clock reads a byte a row.
  *
  * Lookups come in batches: emb_store_walk hides the latency of directory, bucket and row by
  * prefetching well ahead. Huge pages are asked for as soon as a range is larger than one.
@@ -192,8 +192,8 @@ static inline void emb_store_fetch(const struct emb_store *store, uint32_t slot,
         __builtin_prefetch(emb_store_flags(store, slot), 1);
 }
 
-/* How a walk goes: its stages are `ahead` keys apart, and `turn` keys go through one stage before the
- * next. Pulls go key by key, so that lines are on their way while rows are copied, and not far
+/* How a walk goes: its stages are `ahead` keys apart, and `turn` keys go through one stage before
+ * the next. Pulls go key by key, so that lines are on their way while rows are copied, and not far
  * ahead, so that the first TLB, of some dozens of entries, still holds the pages when they are used
  * (0.41 .. 0.46 of a bare loop, in blocks 0.28). Pushes go in blocks: an update computes for longer
  * than a row is on its way (0.55, key by key 0.45). */

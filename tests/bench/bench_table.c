@@ -13,8 +13,8 @@
  * snapshot, restart.
  *
  * Arguments: --tiny, --rows N, --beyond-rows N, --dim N, --rounds N, --seconds S, --dir DIR, --only
- * PART, --billion N, --limit S (of its loading), --cpu (processor time beyond memory too). Contestants take turns round by
- * round; a figure is the median, its spread (max - min) / median.
+ * PART, --billion N, --limit S (of its loading), --cpu (processor time beyond memory too).
+ * Contestants take turns round by round; a figure is the median, its spread (max - min) / median.
  */
 #include "tests/bench/bench_table.h"
 

@@ -1,6 +1,6 @@
-/* A billion rows on one machine: a table of users, --dim floats a row, with a few GB of memory. Rows
- * are created by pushes in key order, as a first pass over sorted logs would, then the Zipf traffic
- * of the beyond-memory case runs over all of them.
+/* A billion rows on one machine: a table of users, --dim floats a row, with a few GB of memory.
+ * Rows are created by pushes in key order, as a first pass over sorted logs would, then the Zipf
+ * traffic of the beyond-memory case runs over all of them.
  *
  * Storage bf16 and rowwise_adagrad: 28 bytes of its own a row of 8 floats, key included. Before it
  * begins the disk is asked; with less than what the rows take and 10 GB of headroom the largest
