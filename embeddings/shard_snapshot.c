@@ -571,5 +571,7 @@ int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
             status = emb_pushlog_cut(shard->log, shard->durable_lsn);
     }
     shard->rows_put = false;
-    return status;
+    /* a key that exists nowhere must not be looked for on disk for ever: a scan of what is there,
+     * not a load of it, says again that all is in memory */
+    return status || shard->options.cold ? status : emb_shard_warm(shard);
 }

@@ -317,7 +317,11 @@ static void halt(struct psv_server *server, int how)
 
 void psv_server_rest(struct psv_server *server)
 {
+    uint64_t count;
     halt(server, 2);
+    for (int i = 0; i < server->n_threads; i++) /* or the next life would never sleep */
+        if (read(server->thread[i].wake, &count, sizeof(count)) < 0 && errno != EAGAIN)
+            clu_warn("a shard's eventfd: %s", strerror(errno));
     atomic_store(&server->stop, 0);
 }
 

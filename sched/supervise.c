@@ -523,6 +523,8 @@ static int recover_or_end(struct schd_supervisor *s, bool *again_p)
     /* what was started again in place and died again at the same step is started anew */
     if (!status && !only_sched)
         status = recover_members(s, s->n_deaths_at_step > 1);
+    if (status && s->end_told) /* it was to stop, and had nothing to go on with */
+        return s->end_status;
     *again_p = !status || s->verdict.there; /* something else died meanwhile: once more */
     return status;
 }
