@@ -1,8 +1,7 @@
 /* Coded keys: groups of differences, each group in as many bytes a difference as its largest needs.
  *
- * Varints a key were measured, too (tests/bench/README.md): a third smaller for ids of a dense
- * space, and several times slower to read, for the lengths of neighbours cannot be predicted.
- * Within a group everything is a fixed stride, which a processor runs ahead on.
+ * Varints a key were measured, too (tests/bench/README.md, bench_keys): a third larger for ids some
+ * hundred apart, whose differences need the eighth bit that a varint spends on its end.
  *
  * Differences are modulo 2^64 and each part begins at 0, so any keys can be coded; only ascending
  * ones become small.
