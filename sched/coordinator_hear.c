@@ -91,6 +91,8 @@ static void take_endpoints(struct schd_coordinator *c, const struct member *m,
     int first = clu_map_first_shard(&c->map, m->rank);
     for (int i = 0; i < message->n_endpoints; i++)
         memcpy(c->map.endpoint[first + i], message->endpoints[i], CLU_ENDPOINT_BYTES);
+    if (c->phase == SCHD_MENDING)
+        c->map.version++; /* workers may know already that it was away */
 }
 
 /* Another process asks for a member's rank. Both cannot be meant: one that speaks keeps it; of one

@@ -54,8 +54,10 @@ static void test_a_dead_server_whose_rows_stand_comes_back_and_nobody_goes_back(
     CU_ASSERT_EQUAL(schd_coordinator_map(c)->endpoint[2][0], '\0'); /* who asks there waits */
     CU_ASSERT_NOT_EQUAL(schd_coordinator_map(c)->endpoint[0][0], '\0');
     report(CLU_ROLE_WORKER, 0, CLU_REPORT_PROGRESS, 30); /* they train on meanwhile */
+    uint64_t away = schd_coordinator_map(c)->version;    /* as workers may have it by now */
     clear();
     join(CLU_ROLE_PS, 1);
+    CU_ASSERT(schd_coordinator_map(c)->version > away);
     struct clu_welcome *w = &last(SCHD_SEND, CLU_CONTROL_WELCOME)->welcome;
     CU_ASSERT(w->stand && w->generation == 1);
     clear();
