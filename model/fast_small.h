@@ -16,6 +16,8 @@
 
 #include "model/fast_tail.h"
 
+enum { MDL_TOKEN_ROWS = 2 }; /* token rows made at once */
+
 /* phi [9] of a time: the higher waves by doubling the angle, in double. */
 MDL_INLINE void mdl_fast_phi(float time, mdl_real *phi)
 {
@@ -68,29 +70,72 @@ MDL_STATIC void mdl_prepare_small(const struct mdl_fast *f, const struct mdl_tok
     mdl_prepare_context(d, f->h, w, small->W_qkv, &small->context);
 }
 
+/* `vecs` vectors of columns of `rows` token rows (both constants where this is inlined): the pair's
+ * row plus phi times the images of the time features */
+MDL_INLINE void mdl_small_tokens_tile(const int rows, const int vecs, const mdl_real *const *from,
+                                      const mdl_real *phi, const mdl_real *times, ptrdiff_t ldt,
+                                      mdl_real *out, ptrdiff_t ldo)
+{
+    mdl_vec sum[MDL_TOKEN_ROWS][MDL_HELD];
+    _Pragma("GCC unroll 2") for (int r = 0; r < rows; r++)
+    {
+        _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++) sum[r][v] =
+            mdl_load(from[r] + v * MDL_LANES);
+    }
+    _Pragma("GCC unroll 9") for (int p = 0; p < MDL_TIME_FEATURES; p++)
+    {
+        _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++)
+        {
+            mdl_vec time = mdl_load(times + p * ldt + v * MDL_LANES);
+            _Pragma("GCC unroll 2") for (int r = 0; r < rows; r++) sum[r][v] +=
+                phi[r * MDL_TIME_FEATURES + p] * time;
+        }
+    }
+    _Pragma("GCC unroll 2") for (int r = 0; r < rows; r++)
+    {
+        _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++)
+            mdl_store(out + r * ldo + v * MDL_LANES, sum[r][v]);
+    }
+}
+
+/* all columns of `rows` token rows */
+MDL_INLINE void mdl_small_tokens_rows(const int rows, int cols, const mdl_real *const *from,
+                                      const mdl_real *phi, const mdl_real *times, ptrdiff_t ldt,
+                                      mdl_real *out, ptrdiff_t ldo)
+{
+    int k = 0;
+    const mdl_real *at[MDL_TOKEN_ROWS];
+    for (; k + MDL_HELD * MDL_LANES <= cols; k += MDL_HELD * MDL_LANES) {
+        for (int r = 0; r < rows; r++)
+            at[r] = from[r] + k;
+        mdl_small_tokens_tile(rows, MDL_HELD, at, phi, times + k, ldt, out + k, ldo);
+    }
+    for (; k < cols; k += MDL_LANES) {
+        for (int r = 0; r < rows; r++)
+            at[r] = from[r] + k;
+        mdl_small_tokens_tile(rows, 1, at, phi, times + k, ldt, out + k, ldo);
+    }
+}
+
 /* out [n, cols]: columns first..first + cols - 1 of X | Q | K | V without context, of rows pair
- * [n], phi [n, 9] */
+ * [n], phi [n, 9]; first and cols are multiples of d */
 MDL_STATIC void mdl_small_tokens(const struct mdl_fast *f, const struct mdl_small *small, int n,
                                  const int *pair, const mdl_real *phi, int first, int cols,
                                  mdl_real *out, ptrdiff_t ldo)
 {
-    enum { VECTORS = MDL_PAD / MDL_LANES };
-    int d = f->d;
-    const mdl_real *times = small->image + (size_t)(f->C + f->M) * 4 * d + first;
-    for (int i = 0; i < n; i++, out += ldo, phi += MDL_TIME_FEATURES) {
-        const mdl_real *from = small->pair + (size_t)pair[i] * 4 * d + first;
-        for (int k = 0; k < cols; k += MDL_PAD) { /* d is a multiple of it */
-            mdl_vec sum[VECTORS];
-            _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) sum[v] =
-                mdl_load(from + k + v * MDL_LANES);
-            _Pragma("GCC unroll 9") for (int p = 0; p < MDL_TIME_FEATURES; p++)
-            {
-                _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++) sum[v] +=
-                    phi[p] * mdl_load(times + (ptrdiff_t)p * 4 * d + k + v * MDL_LANES);
-            }
-            _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++)
-                mdl_store(out + k + v * MDL_LANES, sum[v]);
-        }
+    ptrdiff_t wide = 4 * f->d;
+    const mdl_real *times = small->image + (f->C + f->M) * wide + first, *from[MDL_TOKEN_ROWS];
+    int i = 0;
+    for (; i + MDL_TOKEN_ROWS <= n; i += MDL_TOKEN_ROWS) {
+        for (int r = 0; r < MDL_TOKEN_ROWS; r++)
+            from[r] = small->pair + pair[i + r] * wide + first;
+        mdl_small_tokens_rows(MDL_TOKEN_ROWS, cols, from, phi + (ptrdiff_t)i * MDL_TIME_FEATURES,
+                              times, wide, out + i * ldo, ldo);
+    }
+    for (; i < n; i++) {
+        from[0] = small->pair + pair[i] * wide + first;
+        mdl_small_tokens_rows(1, cols, from, phi + (ptrdiff_t)i * MDL_TIME_FEATURES, times, wide,
+                              out + i * ldo, ldo);
     }
 }
 

@@ -138,9 +138,12 @@ MDL_STATIC void mdl_phase_c(void *context, int slice, int thread)
         mdl_real *dY = room->act.N;
         for (int s = 0; s < n; s++) {
             int from = room->act.offset[s], L = room->act.offset[s + 1] - from;
-            for (int i = from; i < from + L; i++)
-                for (int k = 0; k < d; k++)
-                    dY[(size_t)i * d + k] = room->dZ[(size_t)s * wide + k] / (mdl_real)L;
+            mdl_vec per = mdl_splat(1 / (mdl_real)L);
+            for (int k = 0; k < d; k += MDL_LANES) {
+                mdl_vec share = mdl_load(room->dZ + (size_t)s * wide + k) * per;
+                for (int i = from; i < from + L; i++)
+                    mdl_store(dY + (size_t)i * d + k, share);
+            }
         }
         struct mdl_kept kept = mdl_kept_from(f, &f->act_kept, (size_t)f->batch->seq_offset[first]);
         mdl_small_backward(f, &f->act, &room->act, n, 0, &kept, dY, &sums->act);
