@@ -235,13 +235,18 @@ static void on_refuse(struct clu_member *member, int64_t now)
                     in->text[0] ? in->text : "the scheduler refuses");
 }
 
-/* Forgets the reports about a snapshot that is decided. */
-static void settle_snapshot(struct clu_member *member, uint64_t step)
+/* Forgets the reports that an order has answered: of a snapshot that is decided, of owners that are
+ * stored. */
+static void settle(struct clu_member *member, const struct clu_order *order)
 {
+    bool snapshot = order->kind == CLU_ORDER_COMMITTED;
     struct queued_report **link = &member->first_report;
     while (*link) {
         struct queued_report *r = *link;
-        if (r->report.kind == CLU_REPORT_SNAPSHOT && r->report.step <= step && r->sent) {
+        bool answered = snapshot
+                            ? r->report.kind == CLU_REPORT_SNAPSHOT && r->report.step <= order->step
+                            : r->report.kind == CLU_REPORT_MOVED && r->report.owners <= order->step;
+        if (answered && r->sent) {
             *link = r->next;
             free(r);
         } else {
@@ -259,8 +264,8 @@ static void on_order(struct clu_member *member)
     if (in->number != member->last_order + 1 || member->n_orders == N_ORDERS)
         return; /* a gap or no room: the scheduler sends it again */
     member->last_order = in->number;
-    if (in->order.kind == CLU_ORDER_COMMITTED)
-        settle_snapshot(member, in->order.step);
+    if (in->order.kind == CLU_ORDER_COMMITTED || in->order.kind == CLU_ORDER_MOVED)
+        settle(member, &in->order);
     member->orders[(member->first_order + member->n_orders++) % N_ORDERS] = in->order;
     pthread_cond_broadcast(&member->changed);
 }
@@ -274,7 +279,8 @@ static void on_receipt(struct clu_member *member)
     struct queued_report **link = &member->first_report;
     while (*link) {
         struct queued_report *r = *link;
-        if (r->sent && r->number <= member->in->number && r->report.kind != CLU_REPORT_SNAPSHOT) {
+        bool by_order = r->report.kind == CLU_REPORT_SNAPSHOT || r->report.kind == CLU_REPORT_MOVED;
+        if (r->sent && r->number <= member->in->number && !by_order) {
             *link = r->next;
             free(r);
         } else {

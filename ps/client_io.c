@@ -55,7 +55,7 @@ int psv_link_open(struct psv_client *client, int i)
     link->socket = NULL;
     client->polls[1 + i].fd = -1;
     if (!link->endpoint[0])
-        return 0;
+        return 0; /* it is away */
     int status = clu_socket_open(client->options.transport, &options, &link->socket);
     if (!status)
         status = clu_socket_connect(link->socket, link->endpoint);

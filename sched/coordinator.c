@@ -40,7 +40,8 @@ const char *schd_phase_name(enum schd_phase phase)
 
 const char *schd_member_state_name(enum schd_member_state state)
 {
-    static const char *const names[] = {"absent", "joined", "in", "ready", "left", "dead"};
+    static const char *const names[] = {"absent", "joined", "in",     "ready",
+                                        "left",   "dead",   "drained"};
     return names[state];
 }
 
@@ -60,6 +61,8 @@ static void check_silence(struct schd_coordinator *c, int64_t now)
         if (!schd_core_is_here(m))
             continue;
         if (silent > c->shape.dead_after_ms && m->attached) {
+            if (schd_core_is_spare(c, m, "fell silent"))
+                continue;
             m->state = SCHD_DEAD;
             m->status = CLU_E_LOST;
             snprintf(m->text, sizeof(m->text), "silent for %lld ms", (long long)silent);
@@ -134,6 +137,7 @@ void schd_coordinator_tick(struct schd_coordinator *c, int64_t now)
         return;
     check_silence(c, now);
     check_deadlines(c, now);
+    schd_core_check_change(c, now);
     if (c->phase == SCHD_RUNNING && c->shape.snapshot_ms > 0 && now >= c->snapshot_due_ms)
         schd_coordinator_snapshot(c, now);
     if (c->phase == SCHD_BROKEN && !c->shape.supervised) {
@@ -204,7 +208,8 @@ void schd_coordinator_gone(struct schd_coordinator *c, int64_t now, enum clu_rol
                            int status, const char *why)
 {
     struct member *m = schd_core_find(c, role, rank);
-    if (!m || !schd_core_is_here(m))
+    if (!m || (!schd_core_is_here(m) && m->state != SCHD_ABSENT) || schd_core_is_spare(c, m, why) ||
+        !schd_core_is_here(m))
         return;
     if (m->stand && m->role == CLU_ROLE_PS && m->state != SCHD_READY && status != CLU_E_LOST)
         c->must_go_back = true; /* it ended by itself: its rows will not do */

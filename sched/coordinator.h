@@ -13,7 +13,8 @@
  *
  * A member: ABSENT -> JOINED (waits for the others) -> IN (welcomed) -> READY (a server that has
  * restored) -> LEFT; or DEAD, when it was silent for longer than dead_after_ms or left with an
- * error. How a job recovers, and who is started again: coordinator_recover.c.
+ * error. How a job recovers, and who is started again: coordinator_recover.c. DRAINED: a server
+ * that the job does without since its buckets moved.
  *
  * Threads: one owner. Cost: a message is O(1) but for joins, which build a map.
  */
@@ -42,6 +43,15 @@ enum schd_member_state {
     SCHD_READY,
     SCHD_LEFT,
     SCHD_DEAD,
+    SCHD_DRAINED,
+};
+
+/* A change of shape while the job trains: coordinator_shape.c. */
+enum schd_change {
+    SCHD_CHANGE_NONE,
+    SCHD_CHANGE_JOINING, /* waits for servers that are added */
+    SCHD_CHANGE_MOVING,  /* buckets move */
+    SCHD_CHANGE_LEAVING, /* waits for servers that are drained to end */
 };
 
 struct schd_shape {
@@ -68,6 +78,8 @@ enum schd_action_kind {
     SCHD_SAVE,     /* what a restarted scheduler needs has changed: store it before going on */
     SCHD_TELL,     /* an event for people: level (CLU_LOG_*) and text */
     SCHD_PROGRESS, /* report: a line of metrics (kind PROGRESS, EVALUATED or STATE of role, rank) */
+    SCHD_START,    /* start server rank: it is added */
+    SCHD_RELEASE,  /* server rank will end, or need not be there: that is well */
     SCHD_END,      /* end the scheduler with status; text says how the job ended */
 };
 
@@ -110,6 +122,14 @@ int schd_coordinator_snapshot(struct schd_coordinator *coordinator, int64_t now_
 
 /* Somebody asks the job to end: after a snapshot when it runs, at once otherwise. */
 void schd_coordinator_stop(struct schd_coordinator *coordinator, int64_t now_ms, const char *why);
+
+/* Buckets of the servers with leaves[rank] true move to the others, then those servers end; or n
+ * more servers are started and get their share. Both go on while the job trains, one at a time.
+ * Errors, with a sentence in *why_p: AGAIN: not now; USAGE, NOT_FOUND: never. */
+int schd_coordinator_drain(struct schd_coordinator *coordinator, int64_t now_ms, const bool *leaves,
+                           const char **why_p);
+int schd_coordinator_add(struct schd_coordinator *coordinator, int64_t now_ms, int n,
+                         const char **why_p);
 
 /* The process of a member is known to have ended (the supervisor saw it): no need to wait for
  * silence. */
@@ -174,6 +194,11 @@ struct schd_view {
     uint64_t n_gone_on;                /* times that new workers went on with rows as they stood */
     uint64_t lost_steps, lost_samples; /* that the dense weights missed by it */
     bool snapshot_under_way, stopping;
+    enum schd_change change;
+    int n_moved, n_to_move;  /* buckets, of the newest change of shape */
+    int64_t change_ms;       /* how long that has been going on */
+    const char *change_text; /* what was last said of it */
+    int n_servers;           /* without those that were drained */
     int n_members;
     int status; /* of BROKEN and ENDED */
     const char *text;
@@ -188,6 +213,7 @@ void schd_coordinator_member(const struct schd_coordinator *coordinator, int i, 
 
 const struct clu_bucket_map *schd_coordinator_map(const struct schd_coordinator *coordinator);
 
+const char *schd_change_name(enum schd_change change);
 const char *schd_phase_name(enum schd_phase phase);
 const char *schd_member_state_name(enum schd_member_state state);
 

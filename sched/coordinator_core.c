@@ -177,7 +177,7 @@ void schd_core_welcome(struct schd_coordinator *c, struct member *m)
     action->welcome.job_id = c->life.job_id;
     action->welcome.generation = c->life.generation;
     action->welcome.incarnation = m->incarnation;
-    action->welcome.n_servers = c->n_servers;
+    action->welcome.n_servers = schd_core_n_servers(c);
     action->welcome.n_shards = c->map.n_shards;
     action->welcome.n_workers = c->shape.n_workers;
     action->welcome.resume_step = c->life.resume_step;
@@ -235,15 +235,18 @@ void schd_core_fail(struct schd_coordinator *c, int64_t now, int status, const c
 
 void schd_core_servers_complete(struct schd_coordinator *c, int64_t now)
 {
-    if (c->phase != SCHD_GATHERING || schd_core_count(c, CLU_ROLE_PS, SCHD_JOINED) < c->n_servers)
+    if (c->phase != SCHD_GATHERING ||
+        schd_core_count(c, CLU_ROLE_PS, SCHD_JOINED) < schd_core_n_servers(c))
         return;
     c->phase = SCHD_RESTORING;
     c->deadline_ms = now + c->shape.start_timeout_ms;
     schd_core_save(c); /* (C4) */
-    schd_core_tell(c, CLU_LOG_INFO, "%d server%s joined, %d shards%s%s", c->n_servers,
-                   c->n_servers == 1 ? "" : "s", c->map.n_shards,
+    schd_core_tell(c, CLU_LOG_INFO, "%d server%s joined, %d shards%s%s", schd_core_n_servers(c),
+                   schd_core_n_servers(c) == 1 ? "" : "s", c->map.n_shards,
                    c->life.resume[0] ? "; resuming from " : "", c->life.resume);
     for (int i = 0; i < c->n_servers; i++) {
+        if (c->members[i].state == SCHD_DRAINED)
+            continue;
         c->members[i].state = SCHD_IN;
         if (c->members[i].kept)
             schd_core_order_restore(c, &c->members[i]);
@@ -258,6 +261,8 @@ void schd_core_admit_worker(struct schd_coordinator *c, struct member *m)
     m->stand = c->workers_stand;
     schd_core_save(c); /* (C4) */
     schd_core_welcome(c, m);
+    if (m->rank == 0)
+        schd_core_order_move(c);
     if (schd_core_count(c, CLU_ROLE_WORKER, SCHD_IN) == c->shape.n_workers)
         schd_core_tell(c, CLU_LOG_INFO, "%d worker%s joined, generation %llu, step %llu",
                        c->shape.n_workers, c->shape.n_workers == 1 ? "" : "s",
@@ -276,7 +281,7 @@ static void send_map(struct schd_coordinator *c)
 void schd_core_servers_ready(struct schd_coordinator *c, int64_t now)
 {
     if ((c->phase != SCHD_RESTORING && c->phase != SCHD_MENDING) ||
-        schd_core_count(c, CLU_ROLE_PS, SCHD_READY) < c->n_servers)
+        schd_core_count(c, CLU_ROLE_PS, SCHD_READY) < schd_core_n_servers(c))
         return;
     c->phase = SCHD_RUNNING;
     c->ran = true;

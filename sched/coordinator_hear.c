@@ -52,6 +52,8 @@ static void order_again(struct schd_coordinator *c, struct member *m)
     } else if (c->phase == SCHD_RUNNING && c->stopping && m->role == CLU_ROLE_WORKER) {
         stop.snapshot = true;
         schd_core_order(c, m, &stop);
+    } else if (c->phase == SCHD_RUNNING && m->role == CLU_ROLE_WORKER && m->rank == 0) {
+        schd_core_order_again(c);
     }
 }
 
@@ -77,6 +79,7 @@ static void on_rejoin(struct schd_coordinator *c, struct member *m, const struct
 static void server_joined(struct schd_coordinator *c, int64_t now, struct member *m)
 {
     if (c->phase != SCHD_MENDING && c->phase != SCHD_RESTORING) {
+        schd_core_admit_added(c, m);
         schd_core_servers_complete(c, now);
         return;
     }
@@ -128,6 +131,11 @@ static void on_join(struct schd_coordinator *c, int64_t now, struct member *m,
             schd_core_refuse(c, peer, CLU_E_LOST, "the job has ended");
         return; /* (C7) it may belong to what comes next; it will ask again */
     }
+    if (m->state == SCHD_DRAINED) {
+        schd_core_refuse(c, peer, CLU_E_LOST, "the job does without this server");
+        return;
+    }
+    m->heard_ms = now;
     if (message->incarnation) {
         m->heard_ms = now;
         on_rejoin(c, m, peer, message);
@@ -280,6 +288,7 @@ static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
             m->kept = m->stand = false;
             schd_core_save(c);
             schd_core_servers_ready(c, now);
+            schd_core_added_ready(c);
         }
         break;
     case CLU_REPORT_PROGRESS:
@@ -314,7 +323,10 @@ static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
         pass_on(c, m, report);
         break;
     case CLU_REPORT_MOVED:
+        schd_core_moved(c, now, report);
+        break;
     case CLU_REPORT_SETTLED:
+        schd_core_settled(c, now);
         break;
     case CLU_REPORT_TROUBLE:
         schd_core_tell(c, CLU_LOG_WARN, "%s %d: %s", clu_role_name(m->role), m->rank, report->text);
@@ -331,6 +343,8 @@ static void on_leave(struct schd_coordinator *c, int64_t now, struct member *m,
     m->status = message->status;
     memcpy(m->text, message->text, sizeof(m->text));
     schd_core_drop_orders(m);
+    if (schd_core_is_spare(c, m, message->text[0] ? message->text : "left"))
+        return;
     bool well = message->status == CLU_OK || (message->status == CLU_E_INTERRUPTED && c->stopping);
     if (!well && m->role == CLU_ROLE_PS && m->stand && m->state != SCHD_READY)
         c->must_go_back = true;
@@ -362,7 +376,7 @@ void schd_coordinator_hear(struct schd_coordinator *c, int64_t now, const struct
         return;
     }
     if (m->incarnation != message->incarnation || m->state == SCHD_DEAD || /* (C1) */
-        m->state == SCHD_ABSENT) {
+        m->state == SCHD_ABSENT || m->state == SCHD_DRAINED) {
         if (message->op == CLU_CONTROL_LEAVE)
             schd_core_send_to(c, peer, CLU_CONTROL_RECEIPT)->number = 0;
         else

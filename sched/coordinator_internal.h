@@ -46,8 +46,8 @@ struct schd_coordinator {
     struct schd_shape shape;
     struct schd_life life;
     enum schd_phase phase;
-    int n_servers, n_members;
-    struct member *members; /* [n_members] servers by rank, workers by rank */
+    int n_servers, n_members; /* drained ones included */
+    struct member *members;   /* [n_members] servers by rank, workers by rank */
     struct clu_bucket_map map;
     uint64_t n_incarnations;
     uint64_t least_incarnation; /* of the workers of this life, or of its newest group */
@@ -70,6 +70,11 @@ struct schd_coordinator {
     uint64_t snapshot_step, whole_step;
     uint64_t n_gone_on, lost_steps, lost_samples;
     int64_t snapshot_due_ms;
+    /* change of shape */
+    enum schd_change change;
+    int64_t change_began_ms, change_deadline_ms, change_now_ms;
+    int first_added, n_moved, n_to_move;
+    char change_text[CLU_TEXT_BYTES];
     /* how it broke or ended */
     int status;
     char text[CLU_TEXT_BYTES];
@@ -127,5 +132,31 @@ void schd_core_servers_left(struct schd_coordinator *c);
 void schd_core_fail(struct schd_coordinator *c, int64_t now, int status, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 void schd_core_end(struct schd_coordinator *c, int status, const char *text);
+
+/* ---- coordinator_shape.c ---- */
+
+/* Servers that are not drained. */
+int schd_core_n_servers(const struct schd_coordinator *c);
+
+/* Lets an added server in, and goes on when all are ready. */
+void schd_core_admit_added(struct schd_coordinator *c, struct member *m);
+void schd_core_added_ready(struct schd_coordinator *c);
+
+/* Tells rank 0 what is to move, when something is. */
+void schd_core_order_move(struct schd_coordinator *c);
+void schd_core_order_again(struct schd_coordinator *c);
+void schd_core_moved(struct schd_coordinator *c, int64_t now, const struct clu_report *report);
+void schd_core_settled(struct schd_coordinator *c, int64_t now);
+
+/* True for a server that owns nothing and is not to. */
+bool schd_core_is_needless(const struct schd_coordinator *c, int server);
+
+/* True when the job can do without this member, which has gone: the change of shape is told. */
+bool schd_core_is_spare(struct schd_coordinator *c, struct member *m, const char *why);
+void schd_core_all_left(struct schd_coordinator *c);
+void schd_core_check_change(struct schd_coordinator *c, int64_t now);
+
+/* Another life of the job begins: what becomes of the change. */
+void schd_core_change_lives(struct schd_coordinator *c);
 
 #endif

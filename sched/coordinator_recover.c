@@ -19,6 +19,7 @@
  *     workers                           BACK                  BACK               WORKERS
  *     a server whose rows are gone too  BACK                  BACK               BACK
  *     anyone, before all were READY     BACK                  BACK               BACK
+ *     anyone, while buckets move        BACK                  BACK               BACK
  *
  * To go back is to begin the next generation. Servers that live are kept: they are given the order
  * to go back in place, which costs what changed since the snapshot, not the table. A server is
@@ -50,7 +51,8 @@ enum schd_way schd_core_way(const struct schd_coordinator *c)
 {
     if (is_done(c))
         return SCHD_WAY_STAND;
-    if (!c->shape.servers_stand || !c->ran || c->must_go_back)
+    if (!c->shape.servers_stand || !c->ran || c->must_go_back ||
+        c->change == SCHD_CHANGE_MOVING) /* (S1) of coordinator_shape.c */
         return SCHD_WAY_BACK;
     if (schd_core_workers_stay(c))
         return SCHD_WAY_STAND;
@@ -74,6 +76,8 @@ bool schd_coordinator_starts(const struct schd_coordinator *c, enum schd_way way
         return false;
     if (role == CLU_ROLE_WORKER)
         return way != SCHD_WAY_STAND;
+    if (schd_core_is_needless(c, rank))
+        return false;
     return way == SCHD_WAY_ANEW || !schd_core_is_here(&c->members[rank]);
 }
 
@@ -96,7 +100,7 @@ static void stand(struct schd_coordinator *c, int64_t now, bool workers)
 {
     for (int i = 0; i < c->n_servers; i++) {
         struct member *m = &c->members[i];
-        if (schd_core_is_here(m))
+        if (schd_core_is_here(m) || m->state == SCHD_DRAINED)
             continue;
         schd_core_forget(c, m);
         m->stand = true;
@@ -118,8 +122,11 @@ static void stand(struct schd_coordinator *c, int64_t now, bool workers)
 static void go_back(struct schd_coordinator *c, bool anew)
 {
     forget_workers(c);
+    schd_core_change_lives(c);
     for (int i = 0; i < c->n_servers; i++) {
         struct member *m = &c->members[i];
+        if (m->state == SCHD_DRAINED)
+            continue;
         if (anew || !schd_core_is_here(m)) {
             schd_core_forget(c, m);
             continue;

@@ -6,6 +6,7 @@
  *     array: format, job, generation, incarnations, phase, finished, stopping, why, step, n_steps,
  *            whole_step, resume, resume_step, status, text, ran, must_go_back, workers_stand,
  *            least_incarnation, whole, whole_at, n_gone_on, lost_steps, lost_samples, map,
+ *            change, first_added, n_moved, n_to_move,
  *            members: array of [role, rank, state, incarnation, pid, host, stand, kept]
  */
 #include "sched/coordinator_internal.h"
@@ -15,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORMAT = 2, N_FIELDS = 26, N_MEMBER_FIELDS = 8 };
+enum { FORMAT = 3, N_FIELDS = 30, N_MEMBER_FIELDS = 8 };
 
 void schd_coordinator_save(const struct schd_coordinator *c, struct clu_packer *packer)
 {
@@ -46,6 +47,10 @@ void schd_coordinator_save(const struct schd_coordinator *c, struct clu_packer *
     clu_pack_uint(packer, c->lost_steps);
     clu_pack_uint(packer, c->lost_samples);
     clu_map_pack(&c->map, packer);
+    clu_pack_uint(packer, (uint64_t)c->change);
+    clu_pack_uint(packer, (uint64_t)c->first_added);
+    clu_pack_uint(packer, (uint64_t)c->n_moved);
+    clu_pack_uint(packer, (uint64_t)c->n_to_move);
     clu_pack_array(packer, (size_t)c->n_members);
     for (int i = 0; i < c->n_members; i++) {
         const struct member *m = &c->members[i];
@@ -100,7 +105,7 @@ static int unpack_member(struct schd_coordinator *c, struct clu_unpacker *u, int
     if (!status)
         status = unpack_small(u, UINT16_MAX, &rank);
     if (!status)
-        status = unpack_small(u, SCHD_DEAD, &state);
+        status = unpack_small(u, SCHD_DRAINED, &state);
     if (!status && (role != (int)m->role || rank != m->rank))
         status = CLU_E_PROTOCOL;
     if (!status)
@@ -167,6 +172,40 @@ static int unpack_head(struct schd_coordinator *c, struct clu_unpacker *u)
     return clu_map_unpack(u, &c->map);
 }
 
+static int unpack_change(struct schd_coordinator *c, struct clu_unpacker *u)
+{
+    int change = 0;
+    int status = unpack_small(u, SCHD_CHANGE_LEAVING, &change);
+    if (!status)
+        status = unpack_small(u, CLU_MAX_SHARDS, &c->first_added);
+    if (!status)
+        status = unpack_small(u, INT32_MAX, &c->n_moved);
+    if (!status)
+        status = unpack_small(u, INT32_MAX, &c->n_to_move);
+    c->change = (enum schd_change)change;
+    return status;
+}
+
+/* As many members as were stored: servers may have been added since the job began. */
+static int resize_members(struct schd_coordinator *c, size_t n)
+{
+    int n_workers = c->shape.n_workers;
+    if (n > (size_t)(CLU_MAX_SHARDS + n_workers) || n <= (size_t)n_workers)
+        return CLU_E_PROTOCOL;
+    struct member *members = calloc(n + 1, sizeof(*members));
+    if (!members)
+        return CLU_E_NO_MEMORY;
+    free(c->members); /* made for this scheduler a moment ago: nobody has joined */
+    c->members = members;
+    c->n_members = (int)n;
+    c->n_servers = (int)n - n_workers;
+    for (int i = 0; i < c->n_members; i++) {
+        members[i].role = i < c->n_servers ? CLU_ROLE_PS : CLU_ROLE_WORKER;
+        members[i].rank = i < c->n_servers ? i : i - c->n_servers;
+    }
+    return CLU_OK;
+}
+
 int schd_coordinator_load(struct schd_coordinator *c, int64_t now, const void *data,
                           size_t size_bytes)
 {
@@ -175,9 +214,11 @@ int schd_coordinator_load(struct schd_coordinator *c, int64_t now, const void *d
     size_t n = 0;
     int status = unpack_head(c, &u);
     if (!status)
+        status = unpack_change(c, &u);
+    if (!status)
         status = clu_unpack_array(&u, &n);
-    if (!status && n != (size_t)c->n_members)
-        status = CLU_E_PROTOCOL;
+    if (!status)
+        status = resize_members(c, n);
     for (int i = 0; i < c->n_members && !status; i++)
         status = unpack_member(c, &u, i, now);
     if (status)
@@ -186,6 +227,8 @@ int schd_coordinator_load(struct schd_coordinator *c, int64_t now, const void *d
     c->snapshot_due_ms = now + c->shape.snapshot_ms;
     c->deadline_ms = now + c->shape.start_timeout_ms;
     c->stop_deadline_ms = now + c->shape.stop_timeout_ms;
+    c->change_began_ms = c->change_now_ms = now;
+    c->change_deadline_ms = now + c->shape.start_timeout_ms;
     return CLU_OK;
 }
 
@@ -225,6 +268,12 @@ void schd_coordinator_view(const struct schd_coordinator *c, struct schd_view *v
         .lost_samples = c->lost_samples,
         .snapshot_under_way = c->snapshot != SNAPSHOT_NONE,
         .stopping = c->stopping,
+        .change = c->change,
+        .n_moved = c->n_moved,
+        .n_to_move = c->n_to_move,
+        .change_ms = c->change_now_ms - c->change_began_ms,
+        .change_text = c->change_text,
+        .n_servers = schd_core_n_servers(c),
         .n_members = c->n_members,
         .status = c->status,
         .text = c->text,

@@ -78,7 +78,7 @@ static void start_commit(struct schd_scheduler *s, uint64_t step)
         .step = step,
         .base_step = s->files_step == step ? s->files_base : 0,
         .time_ms = schd_wall_ms(),
-        .n_servers = (int)s->job->servers,
+        .n_servers = view.n_servers,
         .n_shards = schd_coordinator_map(s->coordinator)->n_shards,
         .n_workers = (int)s->job->workers,
         .n_files = s->files_step == step ? s->n_files : 0,
@@ -199,6 +199,10 @@ static void carry_out(struct schd_scheduler *s, struct schd_action *action)
     case SCHD_PROGRESS:
         carry_report(s, action);
         break;
+    case SCHD_START:
+    case SCHD_RELEASE:
+        schd_event_server(s, action->kind == SCHD_START ? "start" : "release", action->rank);
+        break;
     case SCHD_END:
         s->ended = true;
         s->end_status = action->status;
@@ -218,6 +222,12 @@ static void carry_out_all(struct schd_scheduler *s)
     if (view.phase != s->phase) {
         s->phase = view.phase;
         schd_event_phase(s, &view);
+    }
+    if (view.change != s->change) {
+        s->change = view.change;
+        if (view.change == SCHD_CHANGE_NONE)
+            clu_remove_tree(s->move_root); /* what the last old owners left */
+        schd_event_change(s, &view);
     }
 }
 
@@ -249,6 +259,7 @@ static void recover(struct schd_scheduler *s, bool anew)
             folder[0] = '\0';
         clu_snapshot_set_aside(s->snapshot_root, manifest.step);
         clu_snapshot_sweep(s->snapshot_root); /* whoever wrote there is gone */
+        clu_remove_tree(s->move_root);
     }
     schd_coordinator_recover(s->coordinator, schd_now_ms(), way, folder, manifest.step);
     carry_out_all(s);
@@ -351,7 +362,9 @@ static int reshape(struct schd_scheduler *s, int servers)
 {
     if (!s->supervised || s->phase != SCHD_RUNNING)
         return CLU_E_AGAIN;
-    if (servers == s->job->servers || servers < 1 || servers * s->job->shards > CLU_MAX_SHARDS)
+    struct schd_view view;
+    schd_coordinator_view(s->coordinator, &view);
+    if (servers == view.n_servers || servers < 1 || servers * s->job->shards > CLU_MAX_SHARDS)
         return CLU_E_USAGE;
     char why[64];
     snprintf(why, sizeof(why), "going on with %d server%s", servers, servers == 1 ? "" : "s");
@@ -360,10 +373,61 @@ static int reshape(struct schd_scheduler *s, int servers)
     return CLU_OK;
 }
 
+/* Servers by rank or by host: leaves[rank] for those that `node` names. */
+static void name_servers(struct schd_scheduler *s, const char *node, bool *leaves)
+{
+    struct schd_view view;
+    char *end;
+    long rank = strtol(node, &end, 10);
+    bool is_rank = node[0] && !*end;
+    schd_coordinator_view(s->coordinator, &view);
+    for (int i = 0; i < view.n_members; i++) {
+        struct schd_member_view m;
+        schd_coordinator_member(s->coordinator, i, schd_now_ms(), &m);
+        if (m.role == CLU_ROLE_PS && m.state != SCHD_DRAINED)
+            leaves[m.rank] = is_rank ? m.rank == rank : strcmp(m.host, node) == 0;
+    }
+}
+
+/* The n servers with the highest ranks. */
+static void name_last(struct schd_scheduler *s, int n, bool *leaves)
+{
+    struct schd_view view;
+    schd_coordinator_view(s->coordinator, &view);
+    for (int i = view.n_members; i-- > 0 && n > 0;) {
+        struct schd_member_view m;
+        schd_coordinator_member(s->coordinator, i, schd_now_ms(), &m);
+        if (m.role == CLU_ROLE_PS && m.state != SCHD_DRAINED) {
+            leaves[m.rank] = true;
+            n--;
+        }
+    }
+}
+
+/* Changes the shape while the job trains: "drain NODE", or "servers N". */
+static int change_shape(struct schd_scheduler *s, const char *node, int servers, const char **why_p)
+{
+    bool leaves[CLU_MAX_SHARDS] = {false};
+    struct schd_view view;
+    int64_t now = schd_now_ms();
+    schd_coordinator_view(s->coordinator, &view);
+    if (node) {
+        name_servers(s, node, leaves);
+        return schd_coordinator_drain(s->coordinator, now, leaves, why_p);
+    }
+    *why_p = "from 1 server up, and another number than now";
+    if (servers < 1 || servers == view.n_servers)
+        return CLU_E_USAGE;
+    if (servers > view.n_servers)
+        return schd_coordinator_add(s->coordinator, now, servers - view.n_servers, why_p);
+    name_last(s, view.n_servers - servers, leaves);
+    return schd_coordinator_drain(s->coordinator, now, leaves, why_p);
+}
+
 static void on_ask(struct schd_scheduler *s, const struct clu_peer *peer, const char *question)
 {
     int64_t now = schd_now_ms();
-    int servers;
+    int servers = 0;
     if (strcmp(question, "status") == 0) {
         answer(s, peer, CLU_OK, "", schd_status_json(s));
     } else if (strcmp(question, "snapshot") == 0) {
@@ -373,6 +437,11 @@ static void on_ask(struct schd_scheduler *s, const struct clu_peer *peer, const 
     } else if (strncmp(question, "stop", 4) == 0) {
         schd_coordinator_stop(s->coordinator, now, "stopped on request");
         answer(s, peer, CLU_OK, "", NULL);
+    } else if (strncmp(question, "drain ", 6) == 0 ||
+               sscanf(question, "servers %d", &servers) == 1) {
+        const char *why = "";
+        int status = change_shape(s, question[0] == 'd' ? question + 6 : NULL, servers, &why);
+        answer(s, peer, status, status ? why : "", NULL);
     } else if (sscanf(question, "reshape %d", &servers) == 1) {
         int status = reshape(s, servers);
         answer(s, peer, status,
@@ -517,6 +586,7 @@ static int begin_life(struct schd_scheduler *s, bool again)
             clu_info("resuming from %s", life.resume);
         clu_snapshot_set_aside(s->snapshot_root, manifest.step);
         clu_snapshot_sweep(s->snapshot_root);
+        clu_remove_tree(s->move_root);
     }
     life.resume_step = manifest.step;
     schd_scheduler_last_life(s, &life.job_id, &life.generation);
@@ -537,6 +607,8 @@ static int start(struct schd_scheduler *s, bool again)
     int status = clu_path_join(s->run, sizeof(s->run), s->job->out, "run");
     if (!status)
         status = clu_mkdirs(s->run);
+    if (!status)
+        status = clu_path_join(s->move_root, sizeof(s->move_root), s->run, "moving");
     if (!status)
         status = clu_snapshot_root(s->job->out, s->snapshot_root);
     if (!status)

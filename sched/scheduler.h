@@ -17,6 +17,8 @@
  *     {"event":"broken","status":-7,"text":...}
  *     {"event":"plan","way":"stand","servers":[1],"workers":false}    whom to end, then to start
  *     {"event":"recovered","generation":...,"step":...,"way":"stand"}  or a plan again
+ *     {"event":"start","rank":3}: an added server; {"event":"release","rank":2}: its end is well
+ *     {"event":"change","state":"moving","text":...}
  *     {"event":"alive"}, every heartbeat      {"event":"reshape","servers":3}, before such an end
  *     {"event":"snapshot","step":...,"status":0}  {"event":"end","status":0,"text":...}
  *

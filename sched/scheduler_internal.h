@@ -35,6 +35,8 @@ struct schd_scheduler {
     struct clu_control_message *in, *out;
     struct schd_coordinator *coordinator;
     enum schd_phase phase; /* as last told */
+    enum schd_change change;
+    char move_root[CLU_PATH_BYTES]; /* rows on their way */
     int64_t started_ms, alive_ms /* last told */;
     int signal_fd;
     char command[4096];
@@ -80,6 +82,8 @@ void schd_event_recovered(struct schd_scheduler *s, enum schd_way way);
 
 /* Tells how the job is to recover. Returns false, and tells nothing, when that was told last. */
 bool schd_event_plan(struct schd_scheduler *s, enum schd_way way);
+void schd_event_server(struct schd_scheduler *s, const char *event, int rank);
+void schd_event_change(struct schd_scheduler *s, const struct schd_view *view);
 void schd_event_reshape(struct schd_scheduler *s, int servers);
 void schd_event_end(struct schd_scheduler *s, int status, const char *text);
 

@@ -92,6 +92,11 @@ char *schd_metrics_text(struct schd_scheduler *s)
     schd_coordinator_view(s->coordinator, &view);
     print_gauge(out, "step", "steps done", (double)view.step);
     print_gauge(out, "steps", "steps the job will have; 0: unknown", (double)view.n_steps);
+    print_gauge(out, "servers", "servers that hold rows", view.n_servers);
+    print_gauge(out, "buckets_to_move", "buckets of the newest change of shape", view.n_to_move);
+    print_gauge(out, "buckets_moved", "of them, where they are to be", view.n_moved);
+    print_gauge(out, "change_seconds", "time that the newest change of shape has taken",
+                (double)view.change_ms * 1e-3);
     print_gauge(out, "generation", "life of the job: grows with every roll-back or restart",
                 (double)view.generation);
     print_gauge(out, "snapshot_step", "step of the newest whole snapshot",

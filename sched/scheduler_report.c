@@ -90,8 +90,10 @@ static const char *const way_names[] = {"stand", "workers", "back", "anew"};
 
 bool schd_event_plan(struct schd_scheduler *s, enum schd_way way)
 {
+    struct schd_view view;
+    schd_coordinator_view(s->coordinator, &view);
     json_t *servers = json_array();
-    for (int r = 0; r < s->job->servers; r++)
+    for (int r = 0; r < view.n_members - (int)s->job->workers; r++)
         if (schd_coordinator_starts(s->coordinator, way, CLU_ROLE_PS, r))
             json_array_append_new(servers, json_integer(r));
     json_t *event = json_pack("{s:s, s:s, s:o, s:b}", "event", "plan", "way", way_names[way],
@@ -121,6 +123,23 @@ void schd_event_recovered(struct schd_scheduler *s, enum schd_way way)
     emit(s, json_pack("{s:s, s:I, s:I, s:s}", "event", "recovered", "generation",
                       (json_int_t)view.generation, "step", (json_int_t)view.step, "way",
                       way_names[way]));
+}
+
+void schd_event_server(struct schd_scheduler *s, const char *event, int rank)
+{
+    emit(s, json_pack("{s:s, s:i}", "event", event, "rank", rank));
+}
+
+void schd_event_change(struct schd_scheduler *s, const struct schd_view *view)
+{
+    fprintf(s->metrics_file,
+            "{\"time_ms\":%" PRId64 ",\"kind\":\"change\",\"step\":%" PRIu64
+            ",\"state\":\"%s\",\"moved\":%d,\"seconds\":%.3f}\n",
+            schd_wall_ms(), view->step, schd_change_name(view->change), view->n_moved,
+            (double)view->change_ms * 1e-3);
+    fflush(s->metrics_file);
+    emit(s, json_pack("{s:s, s:s, s:s}", "event", "change", "state", schd_change_name(view->change),
+                      "text", view->change_text));
 }
 
 void schd_event_reshape(struct schd_scheduler *s, int servers)
@@ -158,6 +177,14 @@ static json_t *member_json(const struct schd_member_view *m)
     return object;
 }
 
+/* The newest change of shape: how far it is, or how it went. */
+static json_t *change_json(const struct schd_view *view)
+{
+    return json_pack("{s:s, s:i, s:i, s:f, s:s}", "state", schd_change_name(view->change), "moved",
+                     view->n_moved, "to_move", view->n_to_move, "seconds",
+                     (double)view->change_ms * 1e-3, "text", view->change_text);
+}
+
 char *schd_status_json(struct schd_scheduler *s)
 {
     struct schd_view view;
@@ -190,6 +217,8 @@ char *schd_status_json(struct schd_scheduler *s)
         (json_int_t)clu_transport_denied(s->transport), "text", view.text, "progress",
         figures_json(view.progress), "evaluation", figures_json(view.evaluation), "snapshot",
         figures_json(&s->snapshot_figures), "members", members, "events", events);
+    json_object_set_new(root, "servers", json_integer(view.n_servers));
+    json_object_set_new(root, "change", change_json(&view));
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     json_decref(root);
     return text;

@@ -59,7 +59,7 @@ static int64_t now_ms(void)
 
 static int n_processes(const struct schd_supervisor *s)
 {
-    return 2 + (int)s->job->servers;
+    return 2 + s->n_ps;
 }
 
 static struct schd_process *process_at(struct schd_supervisor *s, int i)
@@ -166,6 +166,12 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     if (p->role == CLU_ROLE_PS && status == CLU_OK &&
         (s->end_told || strcmp(s->phase, "stopping") == 0 || strcmp(s->phase, "ended") == 0))
         return;
+    if (p->role == CLU_ROLE_PS && s->released[p->rank])
+        return;
+    if (p->role == CLU_ROLE_PS && s->joining && p->rank >= s->first_added && runs(&s->sched)) {
+        command(s, "gone ps %d %d %s", p->rank, status ? status : CLU_E_LOST, how);
+        return; /* the scheduler decides whether the job can do without */
+    }
     if (p->role == CLU_ROLE_PS && schd_is_stop(wait_status) && (runs(&s->sched) || s->end_told))
         return;
     schd_supervisor_blame(s, status ? status : CLU_E_LOST, false, "%s %s", p->name, how);
@@ -285,17 +291,53 @@ static int start_sched(struct schd_supervisor *s, bool again)
     return status ? status : wait_for(s, &s->listening, "begun to listen");
 }
 
+static int start_ps(struct schd_supervisor *s, int rank)
+{
+    struct schd_process *p = &s->ps[rank];
+    p->role = CLU_ROLE_PS;
+    p->rank = rank;
+    snprintf(p->name, sizeof(p->name), "ps %d", rank);
+    return schd_launch_ps(&s->launch, rank, p);
+}
+
+void schd_supervisor_start_server(struct schd_supervisor *s, int rank)
+{
+    if (rank < s->n_ps || rank >= CLU_MAX_SHARDS)
+        return; /* told again by a restarted scheduler */
+    if (!s->joining)
+        s->first_added = rank;
+    s->joining = true;
+    s->n_ps = rank + 1;
+    s->job->servers++;
+    int status = clu_job_save(s->job, s->launch.job_path);
+    if (!status)
+        status = schd_supervisor_open_ps_log(s, rank);
+    if (!status)
+        status = start_ps(s, rank);
+    if (status)
+        command(s, "gone ps %d %d cannot be started: %s", rank, status, clu_status_text(status));
+}
+
+void schd_supervisor_release_server(struct schd_supervisor *s, int rank)
+{
+    if (rank >= s->n_ps || s->released[rank])
+        return;
+    s->released[rank] = true;
+    s->job->servers--;
+    int status = clu_job_save(s->job, s->launch.job_path);
+    if (status)
+        schd_supervisor_say(s, CLU_LOG_WARN, "%s still names the old number of servers: %s",
+                            s->launch.job_path, clu_status_text(status));
+}
+
 /* Starts the servers and workers that are marked (start_ps, start_workers). */
 static int start_marked(struct schd_supervisor *s)
 {
     int status = CLU_OK;
-    for (int r = 0; r < s->job->servers && !status; r++) {
+    for (int r = 0; r < s->n_ps && !status; r++) {
         if (!s->start_ps[r])
             continue;
-        s->ps[r].role = CLU_ROLE_PS;
-        s->ps[r].rank = r;
-        snprintf(s->ps[r].name, sizeof(s->ps[r].name), "ps %d", r);
-        status = schd_launch_ps(&s->launch, r, &s->ps[r]);
+        status = start_ps(s, r);
     }
     if (!status && s->start_workers) {
         s->dead_rank = -1;
@@ -310,8 +352,8 @@ static int start_marked(struct schd_supervisor *s)
 
 static int start_members(struct schd_supervisor *s)
 {
-    for (int r = 0; r < s->job->servers; r++)
-        s->start_ps[r] = true;
+    for (int r = 0; r < s->n_ps; r++)
+        s->start_ps[r] = !s->released[r];
     s->start_workers = true;
     return start_marked(s);
 }
@@ -425,7 +467,7 @@ static int recover_scheduler(struct schd_supervisor *s)
 /* Ends whom the plan names; their ends are ours from now on. */
 static void end_planned(struct schd_supervisor *s)
 {
-    for (int r = 0; r < s->job->servers; r++)
+    for (int r = 0; r < s->n_ps; r++)
         s->ps[r].unwanted |= s->start_ps[r];
     s->workers.unwanted |= s->start_workers;
     end_unwanted(s);
@@ -491,7 +533,7 @@ static int recover_or_end(struct schd_supervisor *s, bool *again_p)
     struct schd_verdict v = s->verdict;
     bool only_sched = s->sched.ended && !s->end_told;
     for (int i = 1; i < n_processes(s); i++)
-        only_sched = only_sched && runs(process_at(s, i));
+        only_sched = only_sched && (runs(process_at(s, i)) || (i >= 2 && s->released[i - 2]));
     if (s->n_interrupts == 1 && is_recoverable(v.status) && s->job->max_restarts > 0) {
         schd_supervisor_say(s, CLU_LOG_WARN,
                             "%s while the job was being stopped; the same command goes on from the "
@@ -574,19 +616,16 @@ static int watch(struct schd_supervisor *s)
  * Rows move through the snapshot, which any shape restores. */
 static int reshape(struct schd_supervisor *s)
 {
-    struct schd_process *ps = calloc((size_t)s->reshape_servers, sizeof(*ps));
-    bool *start_ps = calloc((size_t)s->reshape_servers, sizeof(*start_ps));
-    if (!ps || !start_ps)
-        return clu_fail(CLU_E_NO_MEMORY, "no memory for %d servers", s->reshape_servers);
     end_processes(s, 0);
     schd_supervisor_close_logs(s);
     schd_supervisor_say(s, CLU_LOG_INFO, "stopped at step %llu; going on with %d server%s",
                         (unsigned long long)s->step, s->reshape_servers,
                         s->reshape_servers == 1 ? "" : "s");
-    free(s->ps);
-    free(s->start_ps);
-    s->ps = ps;
-    s->start_ps = start_ps;
+    memset(s->ps, 0, (size_t)s->n_ps * sizeof(*s->ps));
+    memset(s->released, 0, sizeof(s->released));
+    s->joining = false;
+    s->n_ps = s->reshape_servers;
+    memset(s->start_ps, 0, CLU_MAX_SHARDS * sizeof(*s->start_ps));
     s->job->servers = s->reshape_servers;
     s->reshape_servers = 0;
     s->end_told = false;
@@ -660,8 +699,9 @@ static void close_job(struct schd_supervisor *s)
 int schd_supervise(const struct clu_job *job, const char *program)
 {
     struct schd_supervisor *s = calloc(1, sizeof(*s));
-    struct schd_process *ps = calloc((size_t)job->servers, sizeof(*ps));
-    bool *start_ps = calloc((size_t)job->servers, sizeof(*start_ps));
+    struct schd_process *ps =
+        calloc(CLU_MAX_SHARDS, sizeof(*ps)); /* untouched pages cost nothing */
+    bool *start_ps = calloc(CLU_MAX_SHARDS, sizeof(*start_ps));
     struct clu_job *copy = malloc(sizeof(*copy));
     if (!s || !ps || !start_ps || !copy) {
         free(s);
@@ -675,6 +715,7 @@ int schd_supervise(const struct clu_job *job, const char *program)
     s->job = copy;
     s->ps = ps;
     s->start_ps = start_ps;
+    s->n_ps = (int)job->servers;
     s->launch.job = copy;
     s->launch.program = program;
     s->lock_fd = s->signal_fd = -1;

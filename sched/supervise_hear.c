@@ -73,16 +73,23 @@ static FILE *open_log(const struct schd_supervisor *s, const char *role, int ran
     return file;
 }
 
+int schd_supervisor_open_ps_log(struct schd_supervisor *s, int rank)
+{
+    if (!s->ps_log[rank])
+        s->ps_log[rank] = open_log(s, "ps", rank);
+    return s->ps_log[rank] ? CLU_OK : CLU_E_IO;
+}
+
 int schd_supervisor_open_logs(struct schd_supervisor *s)
 {
-    s->ps_log = calloc((size_t)s->job->servers, sizeof(*s->ps_log));
+    s->ps_log = calloc(CLU_MAX_SHARDS, sizeof(*s->ps_log));
     s->worker_log = calloc((size_t)s->job->workers, sizeof(*s->worker_log));
     s->sched_log = open_log(s, "sched", 0);
     s->mpi_log = open_log(s, "mpirun", -1);
     if (!s->ps_log || !s->worker_log || !s->sched_log || !s->mpi_log)
         return CLU_E_IO;
-    for (int r = 0; r < s->job->servers; r++)
-        if (!(s->ps_log[r] = open_log(s, "ps", r)))
+    for (int r = 0; r < s->n_ps; r++)
+        if (schd_supervisor_open_ps_log(s, r))
             return CLU_E_IO;
     return CLU_OK; /* a rank's file is opened by its first line: they may be thousands */
 }
@@ -97,7 +104,7 @@ static void close_all(FILE **files, int64_t n)
 
 void schd_supervisor_close_logs(struct schd_supervisor *s)
 {
-    close_all(s->ps_log, s->job->servers);
+    close_all(s->ps_log, s->n_ps);
     close_all(s->worker_log, s->job->workers);
     if (s->sched_log)
         fclose(s->sched_log);
@@ -217,14 +224,23 @@ static void on_plan(struct schd_supervisor *s, json_t *event)
     s->planned = true;
     copy_text(s->way, sizeof(s->way), event, "way");
     s->start_workers = json_is_true(json_object_get(event, "workers"));
-    for (int r = 0; r < s->job->servers; r++)
+    for (int r = 0; r < s->n_ps; r++)
         s->start_ps[r] = false;
     json_array_foreach(json_object_get(event, "servers"), i, rank)
     {
         json_int_t r = json_integer_value(rank);
-        if (r >= 0 && r < s->job->servers)
+        if (r >= 0 && r < s->n_ps)
             s->start_ps[r] = true;
     }
+}
+
+static void on_change(struct schd_supervisor *s, json_t *event)
+{
+    char text[CLU_TEXT_BYTES];
+    const char *state = json_string_value(json_object_get(event, "state"));
+    copy_text(text, sizeof(text), event, "text");
+    s->joining = state && strcmp(state, "joining") == 0;
+    schd_supervisor_say(s, CLU_LOG_INFO, "%s", text);
 }
 
 void schd_supervisor_event(void *context, char *line)
@@ -254,6 +270,12 @@ void schd_supervisor_event(void *context, char *line)
         on_plan(s, event);
     } else if (strcmp(kind, "snapshot") == 0 && status == 0) {
         s->snapshot_step = (uint64_t)json_integer_value(json_object_get(event, "step"));
+    } else if (strcmp(kind, "start") == 0) {
+        schd_supervisor_start_server(s, (int)json_integer_value(json_object_get(event, "rank")));
+    } else if (strcmp(kind, "release") == 0) {
+        schd_supervisor_release_server(s, (int)json_integer_value(json_object_get(event, "rank")));
+    } else if (strcmp(kind, "change") == 0) {
+        on_change(s, event);
     } else if (strcmp(kind, "reshape") == 0) {
         s->reshape_servers = (int)json_integer_value(json_object_get(event, "servers"));
     } else if (strcmp(kind, "end") == 0) {

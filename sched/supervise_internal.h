@@ -25,10 +25,14 @@ struct schd_supervisor {
     char run[CLU_PATH_BYTES], log_folder[CLU_PATH_BYTES];
     int lock_fd, signal_fd;
     struct schd_process sched, workers;
-    struct schd_process *ps; /* [job->servers] */
-    int reshape_servers;     /* go on with as many when the job has stopped; 0: no */
+    struct schd_process *ps; /* [n_ps], room for CLU_MAX_SHARDS */
+    int n_ps; /* ranks that there are or were; job->servers of them are not released */
+    bool released[CLU_MAX_SHARDS]; /* may end, and is not started again */
+    bool joining;                  /* servers are being added: their end is not the job's */
+    int first_added;
+    int reshape_servers; /* go on with as many when the job has stopped; 0: no */
     FILE *sched_log, *mpi_log;
-    FILE **ps_log, **worker_log; /* [servers], [workers] */
+    FILE **ps_log, **worker_log; /* [CLU_MAX_SHARDS], [workers] */
     struct schd_progress progress;
 
     /* what the scheduler told */
@@ -57,6 +61,13 @@ struct schd_supervisor {
     char died_who[64];
     int n_deaths_at_step;
 };
+
+/* Servers that are added, and those that may end. */
+void schd_supervisor_start_server(struct schd_supervisor *s, int rank);
+void schd_supervisor_release_server(struct schd_supervisor *s, int rank);
+
+/* Opens the log of a server's rank. */
+int schd_supervisor_open_ps_log(struct schd_supervisor *s, int rank);
 
 /* A line of an event from the scheduler; context is the supervisor. */
 void schd_supervisor_event(void *context, char *line);

@@ -104,9 +104,6 @@ static int run(const struct schd_call *call)
                      job->log_json);
         status = clu_job_check(job);
     }
-    if (!status && options->rank >= job->servers)
-        status = clu_fail(CLU_E_USAGE, "--rank %lld: the job has %lld servers",
-                          (long long)options->rank, (long long)job->servers);
     if (!status)
         status = load_features(job, features);
     if (!status)

@@ -82,6 +82,18 @@ static void print_events(json_t *events)
     }
 }
 
+/* Only of a job that changes its shape, or has. */
+static void print_change(json_t *change)
+{
+    if (!text_of(change, "text")[0])
+        return;
+    printf("servers: %s", text_of(change, "text"));
+    if (int_of(change, "to_move") > 0 && strcmp(text_of(change, "state"), "none") != 0)
+        printf(" (%lld of %lld buckets moved, %.1f s)", int_of(change, "moved"),
+               int_of(change, "to_move"), json_number_value(json_object_get(change, "seconds")));
+    putchar('\n');
+}
+
 static void print_status(json_t *root)
 {
     long long step = int_of(root, "step"), n_steps = int_of(root, "n_steps");
@@ -102,6 +114,7 @@ static void print_status(json_t *root)
         printf("new workers went on %lld time%s: %lld steps, %lld samples lost for dense weights\n",
                int_of(root, "gone_on"), int_of(root, "gone_on") == 1 ? "" : "s",
                int_of(root, "lost_steps"), int_of(root, "lost_samples"));
+    print_change(json_object_get(root, "change"));
     print_figures(json_object_get(root, "progress"));
     printf("\nrole     rank  state    heard ago      pid  host\n");
     json_array_foreach(json_object_get(root, "members"), i, member) print_member(member);

@@ -316,10 +316,12 @@ static int begin_snapshot(struct wrk_trainer *t, bool full)
 {
     struct wrk_state state;
     describe(t, &state);
-    int status =
-        wrk_snapshotter_begin(t->snapshotter, &state, full || t->map_version != t->snapshot_map);
+    uint64_t owners = wrk_mover_owners(t->mover);
+    full = full || t->map_version != t->snapshot_map || owners != t->snapshot_owners;
+    int status = wrk_snapshotter_begin(t->snapshotter, &state, full);
     if (!status) {
         t->snapshot_map = t->map_version;
+        t->snapshot_owners = owners;
         t->snapshot_last = t->done;
         t->snapshot_wish = 0;
     }

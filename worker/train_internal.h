@@ -113,6 +113,7 @@ struct wrk_trainer {
     double longest_beside;            /* rank 0: longest step while a snapshot was under way */
     uint64_t longest_beside_step;     /* and which it was */
     uint64_t snapshot_map;            /* rank 0: version of the map it was taken with */
+    uint64_t snapshot_owners;         /* and of that map's owners */
     bool stop_ordered, stop_snapshot; /* this rank was told to stop */
     bool stopping, stopping_snapshot; /* all ranks agreed to */
     bool moving;                      /* all ranks agreed that buckets move after this step */

@@ -87,6 +87,11 @@ void wrk_mover_stored(struct wrk_mover *m, uint64_t owners)
         m->owners_stored = owners;
 }
 
+uint64_t wrk_mover_owners(const struct wrk_mover *m)
+{
+    return m->map.owners;
+}
+
 bool wrk_mover_is_ready(const struct wrk_mover *m)
 {
     return m->state == READY;

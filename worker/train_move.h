@@ -44,6 +44,9 @@ int wrk_mover_advance(struct wrk_mover *mover, uint64_t done);
 /* Buckets could move at the next boundary. */
 bool wrk_mover_is_ready(const struct wrk_mover *mover);
 
+/* Version of the owners that requests go by. */
+uint64_t wrk_mover_owners(const struct wrk_mover *mover);
+
 /* Some have moved and are not yet forgotten where they were: no snapshot may begin. */
 bool wrk_mover_is_busy(const struct wrk_mover *mover);
 

@@ -63,7 +63,7 @@ static int ask(const struct driver *d, const char *verb, const char *flags)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static void test_a_running_job_goes_on_with_fewer_and_with_more_servers(void)
+static void test_a_running_job_goes_on_in_another_shape_after_a_restart(void)
 {
     struct driver calm, d;
     char out[600], whole[64], digest[64];
@@ -79,11 +79,11 @@ static void test_a_running_job_goes_on_with_fewer_and_with_more_servers(void)
     open_job(&d);
     driver_start(&d, SLUICE, extra);
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":100,", 30000));
-    CU_ASSERT_EQUAL(ask(&d, "drain", "--servers 2"), 64);
-    CU_ASSERT_EQUAL(ask(&d, "drain", ""), 0);
+    CU_ASSERT_EQUAL(ask(&d, "drain", "--restart --servers 2"), 64);
+    CU_ASSERT_EQUAL(ask(&d, "drain", "--restart"), 0);
     CU_ASSERT(driver_await_text(&d, "log/sched-0.log", "1 server joined", 20000));
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":600,", 30000));
-    CU_ASSERT_EQUAL(ask(&d, "drain", "--servers 3"), 0);
+    CU_ASSERT_EQUAL(ask(&d, "drain", "--restart --servers 3"), 0);
     CU_ASSERT_EQUAL(driver_wait(&d, 90000), 0);
     CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "going on with 1 server"));
     CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "going on with 3 servers"));
@@ -95,5 +95,126 @@ static void test_a_running_job_goes_on_with_fewer_and_with_more_servers(void)
     small_data_close(&data);
 }
 
+/* ---- live: the job trains on while buckets move ---- */
+
+static char *const live[] = {"--epochs", "20",          "--servers", "3", "--shards",
+                             "2",        "--log-every", "5",         NULL};
+
+/* The digest of a job in which nothing moves. */
+static void calm_digest(char *const *extra, char whole[64])
+{
+    struct driver calm;
+    char out[600];
+    unsigned before = CU_get_number_of_failures();
+    open_job(&calm);
+    driver_start(&calm, SLUICE, extra);
+    CU_ASSERT_EQUAL(driver_wait(&calm, 90000), 0);
+    snprintf(out, sizeof(out), "%s/out", calm.folder);
+    small_data_digest(SLUICE, out, whole);
+    driver_close(&calm, CU_get_number_of_failures() > before);
+}
+
+/* The job ends well, as if it had never been touched. */
+static void end_like(struct driver *d, const char *whole, unsigned before)
+{
+    char out[600], digest[64];
+    CU_ASSERT_EQUAL(driver_wait(d, 90000), 0);
+    snprintf(out, sizeof(out), "%s/out", d->folder);
+    small_data_digest(SLUICE, out, digest);
+    if (whole)
+        CU_ASSERT_STRING_EQUAL(digest, whole);
+    CU_ASSERT(digest[0] != '\0');
+    CU_ASSERT_EQUAL(driver_left(d, 2000), 0);
+    driver_close(d, CU_get_number_of_failures() > before);
+}
+
+static void test_servers_are_drained_and_added_while_the_job_trains(void)
+{
+    struct driver d;
+    char whole[64];
+    unsigned before = CU_get_number_of_failures();
+    CU_ASSERT_EQUAL_FATAL(small_data_open(&data, SLUICE), 0);
+    calm_digest(live, whole);
+    open_job(&d);
+    driver_start(&d, SLUICE, live);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":100,", 30000));
+    CU_ASSERT_EQUAL(ask(&d, "drain", "7"), 66);             /* no such rank */
+    CU_ASSERT_EQUAL(ask(&d, "drain", "nowhere"), 66);       /* no such host */
+    CU_ASSERT_EQUAL(ask(&d, "drain", "--servers 3"), 64);   /* as many as now */
+    CU_ASSERT_EQUAL(ask(&d, "drain", "1 --servers 2"), 64); /* one or the other */
+    CU_ASSERT_EQUAL(ask(&d, "drain", "1"), 0);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"state\":\"none\"", 20000));
+    CU_ASSERT_EQUAL(driver_find(&d, " ps ", "--rank 1 ", 0), -1);
+    CU_ASSERT_EQUAL(ask(&d, "drain", "--servers 4"), 0);
+    CU_ASSERT(driver_await_text(&d, "log/ps-4.log", "takes part from step", 20000));
+    end_like(&d, whole, before);
+    small_data_close(&data);
+}
+
+static void test_buckets_move_at_every_staleness(void)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    const char *const staleness[] = {"1", "async"};
+    CU_ASSERT_EQUAL_FATAL(small_data_open(&data, SLUICE), 0);
+    for (int i = 0; i < 2; i++) {
+        char *extra[] = {"--epochs",
+                         "20",
+                         "--servers",
+                         "2",
+                         "--log-every",
+                         "5",
+                         "--staleness",
+                         (char *)staleness[i],
+                         "--durability",
+                         i ? "log" : "snapshot",
+                         NULL};
+        open_job(&d);
+        driver_start(&d, SLUICE, extra);
+        CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":50,", 30000));
+        CU_ASSERT_EQUAL(ask(&d, "drain", "--servers 3"), 0);
+        CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"state\":\"none\"", 20000));
+        CU_ASSERT_EQUAL(ask(&d, "drain", "0"), 0);
+        CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"state\":\"leaving\"", 20000));
+        end_like(&d, NULL, before);
+    }
+    small_data_close(&data);
+}
+
+/* Buckets that move one by one take a while: whoever is killed meanwhile, the job goes on from its
+ * last snapshot and ends with the bits of a calm one. */
+static void test_a_kill_while_buckets_move_changes_nothing(void)
+{
+    struct driver d;
+    char whole[64];
+    static const char *const victim[][2] = {
+        {" ps ", "--rank 0 "}, {" ps ", "--rank 3 "}, {" worker ", ""}, {" sched ", ""}};
+    char *extra[] = {"--epochs",       "20", "--servers", "3", "--shards",         "2",
+                     "--log-every",    "5",  "--move-ms", "1", "--snapshot-every", "140",
+                     "--max-restarts", "3",  NULL};
+    unsigned before = CU_get_number_of_failures();
+    uint64_t random = suite_seed();
+    CU_ASSERT_EQUAL_FATAL(small_data_open(&data, SLUICE), 0);
+    calm_digest(extra, whole);
+    int first = (int)(suite_random(&random) % 4);
+    for (int n = 0; n < 2; n++) { /* two of the four, each time others */
+        int i = (first + n) % 4;
+        open_job(&d);
+        driver_start(&d, SLUICE, extra);
+        CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":160,", 30000));
+        CU_ASSERT_EQUAL(ask(&d, "drain", i % 2 ? "--servers 4" : "2"), 0);
+        CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"state\":\"moving\"", 20000));
+        driver_nap((int)(suite_random(&random) % 60));
+        pid_t pid = driver_find(&d, victim[i][0], victim[i][1], 0);
+        CU_ASSERT(pid > 0);
+        if (pid > 0)
+            kill(pid, SIGKILL);
+        end_like(&d, whole, before);
+    }
+    small_data_close(&data);
+}
+
 SUITE("cluster_e2e.shape", T(test_a_snapshot_goes_on_with_any_number_of_servers),
-      T(test_a_running_job_goes_on_with_fewer_and_with_more_servers))
+      T(test_a_running_job_goes_on_in_another_shape_after_a_restart),
+      T(test_servers_are_drained_and_added_while_the_job_trains),
+      T(test_buckets_move_at_every_staleness), T(test_a_kill_while_buckets_move_changes_nothing))
