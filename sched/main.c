@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static const struct clu_setting *find_row(const struct schd_verb *verb, const char *name)
@@ -99,9 +100,21 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
+/* Restoring opens every file of a chain, one a shard and link: beyond the usual soft limit. */
+static void allow_many_files(void)
+{
+    enum { ENOUGH = 65536 }; /* programs that close every descriptor before exec pay for more */
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < ENOUGH) {
+        limit.rlim_cur = limit.rlim_max < ENOUGH ? limit.rlim_max : ENOUGH;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 int main(int argc, char **argv)
 {
     char program[4096];
+    allow_many_files();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, seen where it is written */
     const char *name = argc > 1 ? argv[1] : "";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
