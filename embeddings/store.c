@@ -117,7 +117,7 @@ void emb_store_clear(struct emb_store *store)
     emb_range_trim(&store->slab, 0);
     emb_range_trim(&store->flags, 0);
     emb_range_trim(&store->index, sizeof(struct emb_segment));
-    memset(segment_at(store, 0), 0, sizeof(struct emb_segment));
+    memset(store->index.base, 0, store->index.committed); /* new segments are taken to be empty */
     store->n_segments = 1;
     store->depth = 0;
     store->directory[0] = segment_at(store, 0);

@@ -90,6 +90,38 @@ static void test_a_walk_visits_every_key_in_order(void)
     emb_store_fini(&store);
 }
 
+/* A store that has grown large stays ahead of its use, and clearing, trimming and freeing it while
+ * pages are being made ready harms nothing. */
+static void test_memory_is_ready_ahead_of_need(void)
+{
+    enum { N = 60000, VALUE = 392 };
+    struct emb_store store;
+    CU_ASSERT_EQUAL_FATAL(emb_store_init(&store, VALUE, 5, 64 << 20), CLU_OK);
+    for (int round = 0; round < 3; round++) {
+        for (uint64_t key = 0; key < N; key++) {
+            uint32_t slot;
+            CU_ASSERT_EQUAL_FATAL(emb_store_insert(&store, key, &slot), CLU_OK);
+            memcpy(emb_store_row(&store, slot) + 8, &key, 8);
+            if (key % 256 == 0)
+                emb_store_ahead(&store);
+        }
+        CU_ASSERT_PTR_NOT_NULL(store.feeder);
+        CU_ASSERT(emb_store_room(&store) >= (1 << 20) / store.stride);
+        for (uint64_t key = 0; key < N; key++) {
+            uint64_t value;
+            memcpy(&value, emb_store_row(&store, emb_store_find(&store, key)) + 8, 8);
+            CU_ASSERT_EQUAL_FATAL(value, key);
+        }
+        if (round == 0)
+            emb_store_clear(&store);
+        for (uint64_t key = N; round == 1 && key-- > 0;)
+            emb_store_remove(&store, emb_store_find(&store, key));
+        if (round == 1)
+            emb_store_trim(&store);
+    }
+    emb_store_fini(&store);
+}
+
 static double seconds(void)
 {
     struct timespec now;
@@ -144,5 +176,5 @@ static void test_memory_per_row_is_close_to_the_row(void)
 }
 
 SUITE("embeddings.store", T(test_random_inserts_and_removals_agree_with_an_array),
-      T(test_a_walk_visits_every_key_in_order), T(test_growth_never_stops_for_long),
-      T(test_memory_per_row_is_close_to_the_row))
+      T(test_a_walk_visits_every_key_in_order), T(test_memory_is_ready_ahead_of_need),
+      T(test_growth_never_stops_for_long), T(test_memory_per_row_is_close_to_the_row))
