@@ -179,7 +179,24 @@ static void test_what_recoveries_need_outlives_the_scheduler(void)
     clu_packer_fini(&packer);
 }
 
-SUITE("sched.coordinator_recover",
+/* A member that lost its connection joins again: what it was told meanwhile is told again. */
+static void test_an_order_that_waits_is_given_again_to_one_who_rejoins(void)
+{
+    begin(true);
+    run();
+    schd_coordinator_committed(c, now, 10, CLU_OK);
+    collect();
+    clear();
+    m.incarnation = member(CLU_ROLE_WORKER, 0).incarnation;
+    join(CLU_ROLE_WORKER, 0);
+    CU_ASSERT_EQUAL(sent(CLU_CONTROL_WELCOME), 1);
+    CU_ASSERT_EQUAL_FATAL(sent(CLU_CONTROL_ORDER), 1);
+    CU_ASSERT_EQUAL(last(SCHD_SEND, CLU_CONTROL_ORDER)->order.kind, CLU_ORDER_COMMITTED);
+    CU_ASSERT_EQUAL(last(SCHD_SEND, CLU_CONTROL_ORDER)->number, 1); /* it counts afresh */
+    end();
+}
+
+SUITE("sched.coordinator_recover", T(test_an_order_that_waits_is_given_again_to_one_who_rejoins),
       T(test_the_late_word_of_a_dead_process_does_not_keep_its_successor_out),
       T(test_a_dead_server_whose_rows_stand_comes_back_and_nobody_goes_back),
       T(test_a_server_that_cannot_stand_takes_the_job_back),
