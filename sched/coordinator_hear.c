@@ -135,7 +135,6 @@ static void on_join(struct schd_coordinator *c, int64_t now, struct member *m,
         schd_core_refuse(c, peer, CLU_E_LOST, "the job does without this server");
         return;
     }
-    m->heard_ms = now;
     if (message->incarnation) {
         m->heard_ms = now;
         on_rejoin(c, m, peer, message);
