@@ -249,6 +249,34 @@ static void test_a_job_survives_a_killed_scheduler(void)
     survive("--supervised", "", 400, 2);
 }
 
+/* A scheduler that stands still at any moment of a restart finds old and new words waiting for it:
+ * the job goes on all the same. */
+static void test_a_scheduler_that_stands_still_during_a_restart_mixes_nothing_up(void)
+{
+    enum { N = 3, APART = 250 };
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, (N + 1) * APART, 2 * N, 20);
+    start(&d);
+    pid_t sched = driver_await(&d, "--supervised", "", 0, 5000);
+    CU_ASSERT_FATAL(sched > 0);
+    for (int i = 0; i < N; i++) { /* each only after progress: else it were a bug, not bad luck */
+        char step[32];
+        snprintf(step, sizeof(step), "\"step\":%d", APART * (i + 1));
+        CU_ASSERT(driver_await_text(&d, "metrics.jsonl", step, 20000));
+        pid_t pid = driver_await(&d, " ps ", "--rank 0", 0, 5000);
+        CU_ASSERT_FATAL(pid > 0);
+        kill(pid, SIGKILL);
+        driver_nap(i * 80);
+        kill(sched, SIGSTOP);
+        driver_nap(1000);
+        kill(sched, SIGCONT);
+    }
+    CU_ASSERT_EQUAL(driver_wait(&d, 60000), 0);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "restart 3 of at most 6"));
+    close_job(&d, before);
+}
+
 static void test_the_same_death_three_times_is_a_bug(void)
 {
     struct driver d;
@@ -273,5 +301,6 @@ SUITE("sched.supervise", T(test_a_job_ends_with_0_and_a_whole_snapshot),
       T(test_a_role_that_fails_at_its_start_is_named_with_its_exit_code),
       T(test_a_second_supervisor_in_the_same_folder_is_refused),
       T(test_sigusr1_makes_everybody_write_their_state), T(test_a_job_survives_killed_servers),
+      T(test_a_scheduler_that_stands_still_during_a_restart_mixes_nothing_up),
       T(test_a_job_survives_a_killed_mpirun), T(test_a_job_survives_a_killed_scheduler),
       T(test_the_same_death_three_times_is_a_bug))
