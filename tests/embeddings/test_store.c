@@ -122,44 +122,6 @@ static void test_memory_is_ready_ahead_of_need(void)
     emb_store_fini(&store);
 }
 
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-/* No rehash of everything hides in any insert. Processor time, as others may take the core at any
- * moment; and the second worst batch of the best of three runs, as an interrupt may fall into one.
- * */
-static void test_growth_never_stops_for_long(void)
-{
-    double best = 1;
-    for (int round = 0; round < 3; round++) {
-        struct emb_store store;
-        CU_ASSERT_EQUAL_FATAL(emb_store_init(&store, 40, 5, (size_t)1 << 30), CLU_OK);
-        double worst = 0, second = 0;
-        for (uint64_t key = 0; key < 500000; key += 100) {
-            double began = seconds();
-            for (uint64_t i = 0; i < 100; i++) {
-                uint32_t slot;
-                CU_ASSERT_EQUAL_FATAL(emb_store_insert(&store, key + i, &slot), CLU_OK);
-            }
-            double took = seconds() - began;
-            if (took > worst) {
-                second = worst;
-                worst = took;
-            } else if (took > second) {
-                second = took;
-            }
-        }
-        best = second < best ? second : best;
-        emb_store_fini(&store);
-    }
-    printf("  second longest of 5000 batches of 100 inserts: %.3f ms\n", best * 1e3);
-    CU_ASSERT(best < 5e-3);
-}
-
 static void test_memory_per_row_is_close_to_the_row(void)
 {
     enum { N = 200000, VALUE = 8 + 128 + 256 };
@@ -177,4 +139,4 @@ static void test_memory_per_row_is_close_to_the_row(void)
 
 SUITE("embeddings.store", T(test_random_inserts_and_removals_agree_with_an_array),
       T(test_a_walk_visits_every_key_in_order), T(test_memory_is_ready_ahead_of_need),
-      T(test_growth_never_stops_for_long), T(test_memory_per_row_is_close_to_the_row))
+      T(test_memory_per_row_is_close_to_the_row))
