@@ -65,7 +65,7 @@ static const struct clu_setting rows[] = {
     INT(max_steps, "0", 0, 9e15, "stop after this many steps; 0: when the epochs end"),
     INT(batch, "128", 1, 1048576, "samples of a step over all workers"),
     INT(samples_per_user, "8", 1, 1024, "most samples of one user that stand together in a batch"),
-    INT(threads, "1", 1, 64, "threads of a worker; one rank a core with one thread is fastest"),
+    INT(threads, "1", 1, 64, "threads of a worker, sharing a rank's batch; no bit depends on them"),
     REAL(dense_learning_rate, "0.001", 0, 10, "Adam's step for the dense parameters"),
     REAL(history_dropout, "0", 0, 0.99, "share of history items that a training step hides"),
     BOOL(history_counts, "true",
