@@ -199,8 +199,10 @@ void schd_coordinator_stop(struct schd_coordinator *c, int64_t now, const char *
     schd_core_tell(c, CLU_LOG_INFO, "stopping: %s%s", why,
                    running ? "; a last snapshot first" : "");
     schd_core_order_all(c, CLU_ROLE_WORKER, &stop);
-    if (running || c->phase == SCHD_RUNNING)
-        return;
+    bool complete = schd_core_count(c, CLU_ROLE_WORKER, SCHD_ABSENT) == 0 &&
+                    schd_core_count(c, CLU_ROLE_WORKER, SCHD_JOINED) == 0;
+    if (running || (c->phase == SCHD_RUNNING && complete))
+        return; /* not all are in any longer: some have left, the others do */
     schd_core_end(c, CLU_E_INTERRUPTED, why); /* nothing has been trained: nothing to keep */
 }
 

@@ -374,6 +374,26 @@ static void test_a_stop_before_the_start_ends_at_once(void)
     end();
 }
 
+/* Servers are ready, workers are still on their way: nobody else would tell them. */
+static void test_a_stop_before_all_workers_joined_ends_at_once(void)
+{
+    for (int n_joined = 0; n_joined < 2; n_joined++) {
+        begin(true);
+        for (int i = 0; i < 2; i++)
+            join(CLU_ROLE_PS, i);
+        for (int i = 0; i < 2; i++)
+            report(CLU_ROLE_PS, i, CLU_REPORT_READY, 0);
+        if (n_joined)
+            join(CLU_ROLE_WORKER, 0);
+        CU_ASSERT_EQUAL(phase(), SCHD_RUNNING);
+        schd_coordinator_stop(c, now, "x");
+        collect();
+        CU_ASSERT_EQUAL(phase(), SCHD_ENDED);
+        CU_ASSERT_EQUAL(last(SCHD_END, 0)->status, CLU_E_INTERRUPTED);
+        end();
+    }
+}
+
 static void test_snapshots_by_time(void)
 {
     struct schd_shape s = shape;
@@ -452,5 +472,6 @@ SUITE("sched.coordinator", T(test_servers_are_welcomed_together_with_the_whole_m
       T(test_the_job_ends_well_only_when_finished),
       T(test_a_stop_takes_a_snapshot_and_ends_with_interrupted),
       T(test_a_stop_that_takes_too_long_ends_all_the_same),
-      T(test_a_stop_before_the_start_ends_at_once), T(test_snapshots_by_time),
+      T(test_a_stop_before_the_start_ends_at_once),
+      T(test_a_stop_before_all_workers_joined_ends_at_once), T(test_snapshots_by_time),
       T(test_a_restarted_scheduler_takes_its_members_back))
