@@ -19,13 +19,45 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Libraries start threads before main does anything (OpenBLAS), which block no signal: the kernel
+ * hands them what the first thread blocks. They pass it on. */
+static void pass_on(int signal_number)
+{
+    int error = errno;
+    pid_t first = getpid(); /* the first thread's number, too */
+    syscall(SYS_tgkill, first, first, signal_number);
+    errno = error;
+}
+
+int schd_signals_open(const int *signals, int *fd_p)
+{
+    struct sigaction action = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
+    sigset_t set;
+    sigemptyset(&set);
+    for (; *signals; signals++)
+        sigaddset(&set, *signals);
+    pthread_sigmask(SIG_BLOCK, &set, NULL); /* first: our own thread must never run the handler */
+    for (int i = 1; i < NSIG; i++)
+        if (sigismember(&set, i) == 1)
+            sigaction(i, &action, NULL);
+    int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (fd < 0)
+        return clu_fail(clu_status_from_errno(errno), "no descriptor for signals: %s",
+                        strerror(errno));
+    *fd_p = fd;
+    return CLU_OK;
+}
 
 static void close_fd(int *fd)
 {

@@ -10,6 +10,7 @@
  *   carried out strictly in order, and SAVE is one of them.
  */
 #include "sched/page.h"
+#include "sched/process.h"
 #include "sched/scheduler_internal.h"
 
 #include "cluster/file.h"
@@ -508,18 +509,13 @@ static uint64_t random_id(void)
  * it. */
 static int open_signals(struct schd_scheduler *s)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGUSR1);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    static const int signals[] = {SIGTERM, SIGINT, SIGUSR1, 0};
+    int status = schd_signals_open(signals, &s->signal_fd);
     s->commit_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (s->signal_fd < 0 || s->commit_fd < 0)
-        return clu_fail(clu_status_from_errno(errno), "no descriptor for signals: %s",
-                        strerror(errno));
-    return CLU_OK;
+    if (!status && s->commit_fd < 0)
+        status = clu_fail(clu_status_from_errno(errno), "no descriptor for commits: %s",
+                          strerror(errno));
+    return status;
 }
 
 /* A port that a predecessor had is asked for first: members that lost it find its successor there.

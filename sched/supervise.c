@@ -378,17 +378,10 @@ static int lock_folder(struct schd_supervisor *s)
 /* Signals arrive on a descriptor; children unblock them again (process.c). */
 static int open_signals(struct schd_supervisor *s)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGUSR1);
-    sigaddset(&set, SIGCHLD);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    if (s->signal_fd < 0)
-        return clu_fail(clu_status_from_errno(errno), "no descriptor for signals: %s",
-                        strerror(errno));
+    static const int signals[] = {SIGINT, SIGTERM, SIGUSR1, SIGCHLD, 0};
+    int status = schd_signals_open(signals, &s->signal_fd);
+    if (status)
+        return status;
     if (prctl(PR_SET_CHILD_SUBREAPER, 1))
         clu_debug("not a subreaper: %s", strerror(errno));
     return CLU_OK;
@@ -396,7 +389,9 @@ static int open_signals(struct schd_supervisor *s)
 
 static int open_job(struct schd_supervisor *s)
 {
-    int status = clu_path_join(s->run, sizeof(s->run), s->job->out, "run");
+    int status = open_signals(s); /* before anything is there that a signal could leave behind */
+    if (!status)
+        status = clu_path_join(s->run, sizeof(s->run), s->job->out, "run");
     if (!status)
         status = clu_path_join(s->log_folder, sizeof(s->log_folder), s->run, "log");
     if (!status)
@@ -409,8 +404,6 @@ static int open_job(struct schd_supervisor *s)
         status = clu_job_save(s->job, s->launch.job_path);
     if (!status)
         status = schd_supervisor_open_logs(s);
-    if (!status)
-        status = open_signals(s);
     if (!status)
         schd_launch_open(&s->launch);
     return status;
@@ -641,7 +634,7 @@ static int reshape(struct schd_supervisor *s)
 static int run_job(struct schd_supervisor *s)
 {
     int status = start_sched(s, false);
-    if (!status)
+    if (!status && s->n_interrupts == 0) /* else the scheduler ends the job that has not begun */
         status = start_members(s);
     if (s->verdict.there)
         status = CLU_OK; /* watch() starts it again, or says why not */

@@ -150,6 +150,28 @@ static inline bool driver_await_text(const struct driver *d, const char *name, c
     return false;
 }
 
+/* Waits until the supervisor attends to signals: the first that it does. One before that ends a
+ * program that is being loaded and has done nothing, as it ends any other. */
+static inline bool driver_await_start(const struct driver *d, int timeout_ms)
+{
+    char path[64], line[256];
+    int64_t until = driver_now_ms() + timeout_ms;
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)d->pid);
+    do {
+        unsigned long long blocked = 0;
+        FILE *file = fopen(path, "r");
+        while (file && fgets(line, sizeof(line), file) &&
+               sscanf(line, "SigBlk: %llx", &blocked) < 1)
+            ;
+        if (file)
+            fclose(file);
+        if (blocked >> (SIGTERM - 1) & 1)
+            return true;
+        driver_nap(1);
+    } while (driver_now_ms() < until);
+    return false;
+}
+
 /* Waits for the supervisor; its exit code, 128 + signal, or -1 when the time was over (it is then
  * killed). */
 static inline int driver_wait(struct driver *d, int timeout_ms)

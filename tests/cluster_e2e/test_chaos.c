@@ -120,6 +120,7 @@ static int plan(uint64_t *random, struct event *events)
 /* Stops the job by SIGTERM, perhaps damages its newest snapshot, and starts it again. */
 static void interrupt(struct driver *d, bool with_damage, uint64_t *random)
 {
+    CU_ASSERT(driver_await_start(d, 10000)); /* it may just have been started */
     kill(d->pid, SIGTERM);
     int code = driver_wait(d, ROUND_WITHIN_MS);
     CU_ASSERT(code == 75 || code == 0); /* 0: it was just done */

@@ -141,6 +141,41 @@ static void test_an_interrupt_stops_cleanly_and_the_job_resumes(void)
     close_job(&d, before);
 }
 
+/* At any moment from its first deed on. */
+static void test_an_interrupt_while_the_job_starts_ends_it_with_75(void)
+{
+    static const int after_ms[] = {0, 5, 20, 60, 120, 180, 250, 350};
+    for (size_t i = 0; i < sizeof(after_ms) / sizeof(after_ms[0]); i++) {
+        struct driver d;
+        unsigned before = CU_get_number_of_failures();
+        open_job(&d, LONG, "");
+        CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
+        CU_ASSERT(driver_await_start(&d, 10000));
+        driver_nap(after_ms[i]);
+        kill(d.pid, SIGTERM);
+        CU_ASSERT_EQUAL(driver_wait(&d, DIES_WITHIN_MS), 75);
+        CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "stopped by SIGTERM at step"));
+        CU_ASSERT_PTR_NULL(strstr(d.text, "error"));
+        close_job(&d, before);
+    }
+}
+
+static void test_a_scheduler_that_is_told_to_stop_stops_the_job(void)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, LONG, "");
+    unsetenv("OPENBLAS_NUM_THREADS"); /* its threads are there before any signal is blocked */
+    CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":20", 30000));
+    pid_t pid = driver_find(&d, "sluice sched", "", 0);
+    CU_ASSERT_FATAL(pid > 0);
+    kill(pid, SIGTERM);
+    CU_ASSERT_EQUAL(driver_wait(&d, DIES_WITHIN_MS), 75);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "stopped by SIGTERM at step"));
+    close_job(&d, before);
+}
+
 static void test_a_bad_job_file_is_78_with_its_line(void)
 {
     struct driver d;
@@ -207,6 +242,8 @@ SUITE("cluster_e2e.job", T(test_a_job_trains_and_ends_with_0),
       T(test_the_same_command_again_has_nothing_left_to_do), T(test_a_killed_server_is_named),
       T(test_a_killed_scheduler_is_named), T(test_a_killed_worker_is_named),
       T(test_a_killed_mpirun_is_named), T(test_an_interrupt_stops_cleanly_and_the_job_resumes),
+      T(test_an_interrupt_while_the_job_starts_ends_it_with_75),
+      T(test_a_scheduler_that_is_told_to_stop_stops_the_job),
       T(test_a_bad_job_file_is_78_with_its_line),
       T(test_missing_data_is_named_before_anything_is_trained),
       T(test_a_running_job_answers_status_snapshot_and_stop), T(test_clean_up))
