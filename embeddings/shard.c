@@ -121,6 +121,7 @@ void emb_shard_close(struct emb_shard *shard)
         emb_sketch_free(table->sketch);
         free(shard->flush.shelf[t].keys);
         free(shard->flush.shelf[t].values);
+        free(shard->flush.shelf[t].changes);
     }
     free(shard->marks.items);
     free(shard->row_view);
@@ -146,7 +147,7 @@ int emb_shard_reset(struct emb_shard *shard)
         for (uint32_t b = 0; table->sketch && b < CLU_N_BUCKETS; b++)
             emb_sketch_drop(table->sketch, b);
         table->on_disk_only = false;
-        table->n_rows = table->n_tombstones = table->n_dirty = 0;
+        table->n_rows = table->n_stored = table->n_tombstones = table->n_dirty = 0;
         table->clock_hand = table->sweep_hand = 0;
         table->sweep_key = 0;
     }

@@ -163,18 +163,46 @@ void emb_flush_end(struct emb_shard *shard)
     for (int t = 0; t < shard->n_tables; t++) {
         free(flush->shelf[t].keys);
         free(flush->shelf[t].values);
+        free(flush->shelf[t].changes);
         flush->shelf[t] = (struct emb_shelf){0};
     }
     emb_info_fini(&flush->info);
     flush->kind = EMB_FLUSH_NONE;
 }
 
+/* What was shelved and never written: the layers hold what they held before (I7). */
+static void forget_shelf(struct emb_table *table, const struct emb_shelf *shelf)
+{
+    for (size_t i = 0; i < shelf->n; i++) {
+        uint32_t slot = EMB_NO_SLOT;
+        if (shelf->changes[i])
+            slot = emb_store_find(&table->store, shelf->keys[i]);
+        if (slot != EMB_NO_SLOT)
+            *emb_store_flags(&table->store, slot) ^= EMB_SLOT_STORED;
+    }
+}
+
 void emb_flush_abort(struct emb_shard *shard)
 {
     if (shard->flush.kind >= EMB_FLUSH_CHECKPOINT)
-        for (int t = 0; t < shard->n_tables; t++)
+        for (int t = 0; t < shard->n_tables; t++) {
             unmark_sealing(&shard->table[t]);
+            forget_shelf(&shard->table[t], &shard->flush.shelf[t]);
+        }
     emb_flush_end(shard);
+}
+
+/* What writing a slot's value changes of n_stored (I7). */
+static int stored_change(const char *value, uint8_t flags)
+{
+    return (emb_value_u32(value, EMB_VALUE_COUNT) > 0) - ((flags & EMB_SLOT_STORED) > 0);
+}
+
+/* A layer holds the slot's value, or will before the slot is written again. */
+static void set_stored(uint8_t *flags, const char *value)
+{
+    bool is_row = emb_value_u32(value, EMB_VALUE_COUNT) > 0;
+    *flags = (uint8_t)((*flags & ~EMB_SLOT_STORED) | (is_row ? EMB_SLOT_STORED : 0));
 }
 
 /* All of a slot but the key: a tombstone's burial may lie behind a very small value. */
@@ -192,17 +220,22 @@ int emb_flush_shelve(struct emb_shard *shard, struct emb_table *table, uint32_t 
         if (keys)
             shelf->keys = keys;
         char *values = keys ? realloc(shelf->values, capacity * shelf_stride(table)) : NULL;
-        if (!values)
+        if (values)
+            shelf->values = values;
+        int8_t *changes = values ? realloc(shelf->changes, capacity) : NULL;
+        if (!changes)
             return clu_fail(CLU_E_NO_MEMORY, "no memory to keep rows for a running snapshot");
-        shelf->values = values;
+        shelf->changes = changes;
         shelf->capacity = capacity;
     }
+    const char *value = emb_slot_value(table, slot);
     uint8_t *flags = emb_store_flags(&table->store, slot);
     shelf->keys[shelf->n] = emb_store_key(&table->store, slot);
-    memcpy(shelf->values + shelf->n++ * shelf_stride(table), emb_slot_value(table, slot),
-           shelf_stride(table));
+    shelf->changes[shelf->n] = (int8_t)stored_change(value, *flags);
+    memcpy(shelf->values + shelf->n++ * shelf_stride(table), value, shelf_stride(table));
     /* from now on dirty like any other; the shelved version will be in a layer, so say so */
     *flags = (uint8_t)((*flags & ~EMB_SLOT_SEALING) | EMB_SLOT_DIRTY | EMB_SLOT_ON_DISK);
+    set_stored(flags, value);
     return CLU_OK;
 }
 
@@ -273,11 +306,27 @@ static bool still_wanted(const struct emb_flush *flush, const struct emb_table *
     return (flags & flag) && emb_store_key(&table->store, entry->slot) == entry->key;
 }
 
+/* Ends the transaction that wrote rows of table t: they and their number become durable at once. */
+static int commit_rows(struct emb_shard *shard, int t, int64_t change)
+{
+    uint64_t n_stored[EMB_MAX_TABLES];
+    for (int i = 0; i < shard->n_tables; i++)
+        n_stored[i] = shard->table[i].n_stored;
+    n_stored[t] += (uint64_t)change;
+    int status = change ? emb_stored_put(shard, n_stored) : CLU_OK;
+    if (!status)
+        status = emb_layers_commit(shard->layers);
+    if (!status)
+        shard->table[t].n_stored = n_stored[t];
+    return status;
+}
+
 /* Puts entries [begin, end) of one table into the current layer, in a transaction. */
 static int write_rows(struct emb_shard *shard, int t, size_t begin, size_t end)
 {
     const struct emb_flush *flush = &shard->flush;
     const struct emb_table *table = &shard->table[t];
+    int64_t change = 0;
     int status = emb_layers_begin(shard->layers);
     for (size_t i = begin; i < end && !status; i++) {
         const struct emb_entry *entry = &flush->entries[i];
@@ -289,8 +338,9 @@ static int write_rows(struct emb_shard *shard, int t, size_t begin, size_t end)
                                     .lsn = gone ? emb_value_burial(value) : shard->durable_lsn,
                                     .value = gone ? NULL : value};
         status = emb_layers_put(shard->layers, t, (int)shard->roles.current, &stored);
+        change += stored_change(value, *emb_store_flags(&table->store, entry->slot));
     }
-    return status ? status : emb_layers_commit(shard->layers);
+    return status ? status : commit_rows(shard, t, change);
 }
 
 /* (F2) */
@@ -305,6 +355,7 @@ static void rows_are_written(struct emb_shard *shard, struct emb_table *table, s
         uint8_t *flags = emb_store_flags(&table->store, slot);
         *flags &= (uint8_t) ~(EMB_SLOT_DIRTY | EMB_SLOT_SEALING);
         *flags |= EMB_SLOT_ON_DISK;
+        set_stored(flags, emb_slot_value(table, slot));
         table->n_dirty--;
         if (*flags & EMB_SLOT_TOMBSTONE) { /* the layer's tombstone does from here on */
             emb_store_remove(&table->store, slot);
@@ -342,7 +393,8 @@ static int write_step(struct emb_shard *shard, size_t slice)
 
 static int write_shelf(struct emb_shard *shard, int t, const struct emb_entry *order, size_t n)
 {
-    const struct emb_shelf *shelf = &shard->flush.shelf[t];
+    struct emb_shelf *shelf = &shard->flush.shelf[t];
+    int64_t change = 0;
     int status = emb_layers_begin(shard->layers);
     for (size_t i = 0; i < n && !status; i++) {
         const char *value = shelf->values + order[i].slot * shelf_stride(&shard->table[t]);
@@ -351,8 +403,13 @@ static int write_shelf(struct emb_shard *shard, int t, const struct emb_entry *o
                                     .lsn = gone ? emb_value_burial(value) : shard->flush.info.lsn,
                                     .value = gone ? NULL : value};
         status = emb_layers_put(shard->layers, t, (int)shard->roles.current, &stored);
+        change += shelf->changes[order[i].slot];
     }
-    return status ? status : emb_layers_commit(shard->layers);
+    if (!status)
+        status = commit_rows(shard, t, change);
+    for (size_t i = 0; i < n && !status; i++)
+        shelf->changes[order[i].slot] = 0; /* done: not to be taken back */
+    return status;
 }
 
 /* The shelf of the table flush->table, from entry flush->at on; it no longer grows, as no row is

@@ -17,6 +17,10 @@
  * (I5) base and sealed change only by confirm's merge and by a seal, each decided by one
  *      transaction that writes the roles.
  * (I6) A live row has count >= 1; a slot with count 0 is a tombstone.
+ * (I7) n_stored is the number of keys whose newest version in the layers is a row. The value
+ *      "stored" holds it, written by each transaction that changes it, so that rows are counted
+ *      right wherever a process ends: at open n_rows is n_stored, and replay counts what it adds.
+ *      What a write changes, STORED tells: set where the layers hold a row of the slot's key.
  */
 #ifndef EMBEDDINGS_SHARD_INTERNAL_H
 #define EMBEDDINGS_SHARD_INTERNAL_H
@@ -68,6 +72,7 @@ struct emb_table {
     size_t value_bytes, embedding_bytes;
     float init_range;
     bool on_disk_only; /* some rows may be in layers only (I1) */
+    uint64_t n_stored; /* (I7) */
     uint64_t n_rows, n_tombstones, n_dirty;
     uint32_t clock_hand, sweep_hand;
     uint64_t sweep_key;
@@ -83,7 +88,8 @@ struct emb_entry {
 
 struct emb_shelf { /* versions kept for the running flush (I3) */
     uint64_t *keys;
-    char *values; /* [n, the store's stride - 8] */
+    char *values;    /* [n, the store's stride - 8] */
+    int8_t *changes; /* of n_stored, by writing it (I7) */
     size_t n, capacity;
 };
 
@@ -181,6 +187,8 @@ int emb_info_put(struct emb_shard *shard, const char *role, const struct emb_inf
 int emb_info_get(struct emb_shard *shard, const char *role, struct emb_info *info_p);
 int emb_info_adopt(struct emb_shard *shard, struct emb_info *info); /* takes what it points to */
 int emb_roles_put(struct emb_shard *shard, const struct emb_roles *roles);
+/* Into the open transaction: what n_stored of each table is from its commit on (I7). */
+int emb_stored_put(struct emb_shard *shard, const uint64_t *n_stored);
 int emb_state_open(struct emb_shard *shard);
 int emb_specs_check(struct emb_shard *shard);
 /* While the log is replayed: a layer's row of this key, now in memory, includes group lsn. */

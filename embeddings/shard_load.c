@@ -38,7 +38,7 @@ static int warm_one(void *context, const struct emb_stored *stored)
     if (status)
         return CLU_E_AGAIN; /* what does not fit stays where it is */
     memcpy(emb_slot_value(table, slot), stored->value, table->value_bytes);
-    *emb_store_flags(&table->store, slot) |= EMB_SLOT_ON_DISK;
+    *emb_store_flags(&table->store, slot) |= EMB_SLOT_ON_DISK | EMB_SLOT_STORED;
     return CLU_OK;
 }
 
@@ -216,12 +216,17 @@ static int load_rows(struct load *load, const char *const *paths, size_t n_paths
         if (!status)
             status = emb_info_put(shard, "info.current", &info);
         if (!status)
+            status = emb_stored_put(shard, info.n_rows);
+        if (!status)
             status = emb_layers_commit(shard->layers);
     } while (status == CLU_E_AGAIN);
     emb_info_fini(&info);
-    if (!status)
-        shard->roles = roles;
-    return status;
+    if (status)
+        return status;
+    shard->roles = roles;
+    for (int t = 0; t < shard->n_tables; t++)
+        shard->table[t].n_stored = shard->table[t].n_rows;
+    return CLU_OK;
 }
 
 int emb_shard_load(struct emb_shard *shard, const char *const *paths, size_t n_paths,

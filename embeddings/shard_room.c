@@ -40,7 +40,7 @@ size_t emb_memory(const struct emb_shard *shard)
         const struct emb_table *table = &shard->table[t];
         bytes += emb_store_memory(&table->store);
         bytes += table->sketch ? emb_sketch_memory() : 0;
-        bytes += shard->flush.shelf[t].capacity * table->store.stride;
+        bytes += shard->flush.shelf[t].capacity * (table->store.stride + 1);
     }
     return bytes;
 }
@@ -69,7 +69,8 @@ static void fetch_ahead(const struct emb_store *store, uint32_t hand)
     if (hand + ROW_AHEAD >= store->n_slots)
         return;
     __builtin_prefetch(emb_store_row(store, hand + ROW_AHEAD));
-    if (*emb_store_flags(store, hand + INDEX_AHEAD) == (EMB_SLOT_LIVE | EMB_SLOT_ON_DISK))
+    if (*emb_store_flags(store, hand + INDEX_AHEAD) ==
+        (EMB_SLOT_LIVE | EMB_SLOT_ON_DISK | EMB_SLOT_STORED))
         emb_store_prefetch(store, emb_store_key(store, hand + INDEX_AHEAD));
 }
 
@@ -238,7 +239,7 @@ static int sweep_layers(struct emb_shard *shard, int t)
         memset(emb_slot_value(table, slot), 0, table->value_bytes);
         emb_value_set_burial(emb_slot_value(table, slot), shard->durable_lsn);
         *emb_store_flags(&table->store, slot) |=
-            EMB_SLOT_TOMBSTONE | EMB_SLOT_DIRTY | EMB_SLOT_ON_DISK;
+            EMB_SLOT_TOMBSTONE | EMB_SLOT_DIRTY | EMB_SLOT_ON_DISK | EMB_SLOT_STORED;
         table->n_tombstones++;
         table->n_dirty++;
         table->n_rows--;

@@ -134,7 +134,7 @@ static bool keep_in_memory(struct promote *p, const struct emb_stored *stored)
         return false;
     p->n_room--;
     memcpy(emb_store_row(store, slot) + 8, stored->value, p->table->value_bytes);
-    *emb_store_flags(store, slot) |= EMB_SLOT_ON_DISK;
+    *emb_store_flags(store, slot) |= EMB_SLOT_ON_DISK | EMB_SLOT_STORED;
     if (p->shard->leave)
         emb_leave_add(p->shard, (int)(p->table - p->shard->table), stored->key);
     return true;

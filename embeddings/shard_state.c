@@ -6,11 +6,12 @@
  *     info.base     marks, clock, row counts and waiting keys of the base layer's state
  *     info.sealed   the same of the sealed layer's
  *     info.current  the same of the last checkpoint (log) or seal
+ *     stored        rows in all layers together, a table each (I7)
  *
  * Opening, durability snapshot: the current layer is emptied; what remains is the sealed state, or
  * the base. Durability log: current layer, info.current, then every group of the log beyond its
  * lsn; rows that were written back after that checkpoint carry a later lsn, and groups up to it are
- * not applied to them again.
+ * not applied to them again. Such rows are in no info's count, so the rows are those of "stored".
  */
 #include "cluster/hash.h"
 #include "cluster/log.h"
@@ -183,7 +184,7 @@ int emb_info_adopt(struct emb_shard *shard, struct emb_info *info)
 {
     for (int t = 0; t < shard->n_tables; t++) {
         struct emb_table *table = &shard->table[t];
-        table->n_rows = info->n_rows[t];
+        table->n_rows = table->n_stored = info->n_rows[t];
         if (!table->sketch)
             continue;
         if (!info->sketch[t]) {
@@ -319,6 +320,39 @@ int emb_specs_check(struct emb_shard *shard)
     return status;
 }
 
+/* ---- how many rows the layers hold (I7) ---- */
+
+struct stored_count {
+    uint64_t hash, n; /* hash of the table's name */
+};
+
+int emb_stored_put(struct emb_shard *shard, const uint64_t *n_stored)
+{
+    struct stored_count counts[EMB_MAX_TABLES];
+    for (int t = 0; t < shard->n_tables; t++)
+        counts[t] = (struct stored_count){shard->table[t].hash, n_stored[t]};
+    return emb_layers_put_value(shard->layers, "stored", counts,
+                                (size_t)shard->n_tables * sizeof(*counts));
+}
+
+/* Durability log, before the replay. Where nothing was written yet, the info's count stands. */
+static int adopt_stored(struct emb_shard *shard)
+{
+    struct stored_count *counts;
+    void *data;
+    size_t size;
+    int status = emb_layers_get_value(shard->layers, "stored", &data, &size);
+    if (status)
+        return status == CLU_E_NOT_FOUND ? CLU_OK : status;
+    counts = data;
+    for (size_t i = 0; i < size / sizeof(*counts); i++)
+        for (int t = 0; t < shard->n_tables; t++)
+            if (shard->table[t].hash == counts[i].hash)
+                shard->table[t].n_rows = shard->table[t].n_stored = counts[i].n;
+    free(data);
+    return CLU_OK;
+}
+
 /* ---- opening ---- */
 
 /* Empties layers, writes the roles and, when given, info.current, in one transaction. */
@@ -335,6 +369,8 @@ int emb_layers_reset(struct emb_shard *shard, const int *layers, int n_layers,
             status = emb_roles_put(shard, roles);
         if (!status && current)
             status = emb_info_put(shard, "info.current", current);
+        if (!status && current)
+            status = emb_stored_put(shard, current->n_rows);
         if (!status)
             status = emb_layers_commit(shard->layers);
     } while (status == CLU_E_AGAIN);
@@ -351,6 +387,22 @@ static int adopt_state(struct emb_shard *shard, const char *role)
     if (status == CLU_E_NOT_FOUND)
         return CLU_OK;
     return status ? status : emb_info_adopt(shard, &info);
+}
+
+/* Durability snapshot: what came after the sealed state, or the base's, is forgotten. */
+static int return_to_snapshot(struct emb_shard *shard)
+{
+    struct emb_roles roles = shard->roles;
+    struct emb_info info = {0};
+    int status =
+        emb_info_get(shard, roles.sealed < EMB_N_LAYERS ? "info.sealed" : "info.base", &info);
+    if (status && status != CLU_E_NOT_FOUND)
+        return status;
+    status = emb_layers_reset(shard, (int[]){(int)roles.current}, 1, &roles, &info);
+    if (!status)
+        status = emb_info_adopt(shard, &info);
+    emb_info_fini(&info);
+    return status;
 }
 
 static int find_rows(struct emb_shard *shard)
@@ -495,15 +547,14 @@ int emb_state_open(struct emb_shard *shard)
         clu_warn("%s: an earlier restore did not finish; it is undone", shard->dir);
         struct emb_info nothing = {0};
         status = emb_layers_reset(shard, (int[]){0, 1, 2}, 3, &fresh_roles, &nothing);
-    } else if (!status && shard->options.durability == EMB_DURABILITY_SNAPSHOT) {
-        struct emb_roles roles = shard->roles;
-        status = emb_layers_reset(shard, (int[]){(int)roles.current}, 1, &roles, NULL);
     }
-    if (!status && shard->options.durability == EMB_DURABILITY_LOG)
+    if (!status && shard->options.durability == EMB_DURABILITY_LOG) {
         status = adopt_state(shard, "info.current");
-    else if (!status)
-        status =
-            adopt_state(shard, shard->roles.sealed < EMB_N_LAYERS ? "info.sealed" : "info.base");
+        if (!status)
+            status = adopt_stored(shard);
+    } else if (!status) {
+        status = return_to_snapshot(shard);
+    }
     if (!status)
         status = find_rows(shard);
     shard->merge_running = shard->roles.merging;

@@ -44,6 +44,7 @@ enum {
     EMB_SLOT_ON_DISK = 16,   /* some layer holds a version of it */
     EMB_SLOT_TOMBSTONE = 32, /* the row is gone; the slot stays until that is written */
     EMB_SLOT_LIVE = 64,      /* the slot is in use */
+    EMB_SLOT_STORED = 128,   /* the version that the layers hold is a row, no tombstone */
 };
 
 struct emb_bucket { /* a cache line */

@@ -136,6 +136,20 @@ static inline bool rig_agrees(struct emb_shard *shard, const struct rig_model *m
     return true;
 }
 
+static inline int rig_count_one(const struct emb_row *row, void *arg)
+{
+    *(uint64_t *)arg += !row->is_tombstone;
+    return CLU_OK;
+}
+
+/* Rows that a walk over the shard finds: expired ones are none, swept or not. */
+static inline uint64_t rig_count(struct emb_shard *shard)
+{
+    uint64_t n = 0;
+    CU_ASSERT_EQUAL(emb_shard_each(shard, NULL, rig_count_one, &n), CLU_OK);
+    return n;
+}
+
 /* n distinct key numbers below RIG_KEYS, mostly small ones. */
 static inline size_t rig_pick(uint64_t *random, size_t n, uint32_t *numbers)
 {

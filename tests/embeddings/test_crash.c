@@ -12,7 +12,7 @@
 
 enum { STEPS_A_LIFE = 400 };
 
-static struct emb_table_spec crash_spec(void)
+static struct emb_table_spec crash_spec(int expire_steps)
 {
     struct emb_table_spec spec;
     emb_table_spec_init(&spec);
@@ -20,7 +20,7 @@ static struct emb_table_spec crash_spec(void)
     spec.dim = RIG_DIM;
     spec.learning_rate = 0.01;
     spec.min_count = 2;
-    spec.expire_steps = 40;
+    spec.expire_steps = expire_steps;
     return spec;
 }
 
@@ -44,10 +44,9 @@ static void say(int pipe_fd, uint32_t kind, uint64_t step, int status)
         _exit(1);
 }
 
-static void child(const struct emb_shard_options *options, uint64_t seed, int pipe_fd, int life,
-                  const char *dir)
+static void child(const struct emb_shard_options *options, struct emb_table_spec spec,
+                  uint64_t seed, int pipe_fd, int life, const char *dir)
 {
-    struct emb_table_spec spec = crash_spec();
     struct rig_model *model = calloc(1, sizeof(*model)); /* only its clock is used */
     struct emb_shard *shard;
     struct emb_snapshot_result result;
@@ -118,8 +117,9 @@ static void listen(int pipe_fd, struct heard *heard)
 }
 
 /* Runs a child, kills it after some milliseconds, and gathers what it had said. */
-static void live_and_die(const struct emb_shard_options *options, uint64_t seed, int life,
-                         const char *dir, unsigned delay_us, struct heard *heard)
+static void live_and_die(const struct emb_shard_options *options, const struct emb_table_spec *spec,
+                         uint64_t seed, int life, const char *dir, unsigned delay_us,
+                         struct heard *heard)
 {
     int fds[2];
     CU_ASSERT_EQUAL_FATAL(pipe(fds), 0);
@@ -128,7 +128,7 @@ static void live_and_die(const struct emb_shard_options *options, uint64_t seed,
     CU_ASSERT_FATAL(pid >= 0);
     if (pid == 0) {
         close(fds[0]);
-        child(options, seed, fds[1], life, dir);
+        child(options, *spec, seed, fds[1], life, dir);
     }
     close(fds[1]);
     usleep(delay_us);
@@ -166,7 +166,32 @@ static int n_kills(void)
     return text ? atoi(text) : 30;
 }
 
-static void many_lives(enum emb_durability durability)
+/* A walk over the rows and the shard's count of them agree, but for expired rows that wait for the
+ * sweep. */
+static void check_count(struct emb_shard *shard, const struct emb_table_spec *spec)
+{
+    struct emb_shard_stats stats;
+    uint64_t n = rig_count(shard);
+    emb_shard_stats(shard, &stats);
+    if (stats.n_rows != n && (spec->expire_steps == 0 || stats.n_rows < n))
+        printf("  %llu rows counted, %llu found\n", (unsigned long long)stats.n_rows,
+               (unsigned long long)n);
+    CU_ASSERT(stats.n_rows == n || (spec->expire_steps > 0 && stats.n_rows > n));
+}
+
+/* The same once all have expired and nothing waits for the sweep. */
+static void check_count_when_swept(struct emb_shard *shard, struct emb_table_spec spec)
+{
+    const int sweep_steps = spec.expire_steps ? 60 : 0;
+    for (int i = 0; i < spec.expire_steps + sweep_steps; i++) {
+        CU_ASSERT_EQUAL(emb_shard_tick(shard, emb_shard_step(shard) + 1), CLU_OK);
+        CU_ASSERT_EQUAL(emb_shard_commit(shard), CLU_OK);
+    }
+    spec.expire_steps = 0;
+    check_count(shard, &spec);
+}
+
+static void many_lives(enum emb_durability durability, int expire_steps)
 {
     char dir[256], shard_dir[300];
     uint64_t seed = suite_seed(), random = seed;
@@ -178,7 +203,7 @@ static void many_lives(enum emb_durability durability)
                                         .map_bytes = 1 << 20,
                                         .log_bytes = 200 << 10,
                                         .cold = true};
-    struct emb_table_spec spec = crash_spec();
+    struct emb_table_spec spec = crash_spec(expire_steps);
     struct rig_model *model = calloc(1, sizeof(*model));
     model->spec = spec;
     emb_updater_init(&model->updater, &spec);
@@ -187,7 +212,7 @@ static void many_lives(enum emb_durability durability)
         struct heard heard = {0};
         uint64_t before = model->clock;
         unsigned delay_us = 2000 + (unsigned)(suite_random(&random) % 60000);
-        live_and_die(&options, seed, life, dir, delay_us, &heard);
+        live_and_die(&options, &spec, seed, life, dir, delay_us, &heard);
         CU_ASSERT_FALSE_FATAL(heard.failed);
         struct emb_shard *shard;
         CU_ASSERT_EQUAL_FATAL(emb_shard_open(&options, &spec, 1, &shard), CLU_OK);
@@ -201,6 +226,9 @@ static void many_lives(enum emb_durability durability)
         replay_model(model, seed, step);
         CU_ASSERT_TRUE_FATAL(rig_agrees(shard, model));
         CU_ASSERT_EQUAL(emb_shard_last_seq(shard, 7), step);
+        check_count(shard, &spec);
+        if (life == n_kills() - 1)
+            check_count_when_swept(shard, spec);
         n_steps += last > before ? last - before : 0;
         emb_shard_close(shard);
     }
@@ -213,13 +241,19 @@ static void many_lives(enum emb_durability durability)
 
 static void test_with_a_log_no_acknowledged_push_is_lost_or_applied_twice(void)
 {
-    many_lives(EMB_DURABILITY_LOG);
+    many_lives(EMB_DURABILITY_LOG, 40);
+}
+
+static void test_rows_are_counted_right_after_every_kill(void)
+{
+    many_lives(EMB_DURABILITY_LOG, 0);
 }
 
 static void test_without_a_log_what_is_left_is_a_whole_snapshot(void)
 {
-    many_lives(EMB_DURABILITY_SNAPSHOT);
+    many_lives(EMB_DURABILITY_SNAPSHOT, 40);
 }
 
 SUITE("embeddings.crash", T(test_with_a_log_no_acknowledged_push_is_lost_or_applied_twice),
+      T(test_rows_are_counted_right_after_every_kill),
       T(test_without_a_log_what_is_left_is_a_whole_snapshot))
