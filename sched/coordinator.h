@@ -179,6 +179,7 @@ struct schd_member_view {
     int rank;
     enum schd_member_state state;
     bool suspect; /* silent for longer than it should be */
+    bool lags;    /* computes far longer than other workers, or than usual */
     int64_t silent_ms, pid;
     uint64_t incarnation;
     const char *host, *text;           /* text: how it left */

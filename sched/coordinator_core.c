@@ -158,7 +158,9 @@ void schd_core_forget(struct schd_coordinator *c, struct member *m)
         for (int i = 0; i < c->map.n_shards; i++)
             if (c->map.server_of[i] == m->rank)
                 c->map.endpoint[i][0] = '\0';
-    *m = (struct member){.role = m->role, .rank = m->rank};
+    struct member fresh = {.role = m->role, .rank = m->rank, .status = m->status};
+    memcpy(fresh.text, m->text, sizeof(fresh.text)); /* how the one before ended */
+    *m = fresh;
 }
 
 void schd_core_order_restore(struct schd_coordinator *c, struct member *m)

@@ -12,6 +12,8 @@
 
 enum { RIVAL_MS = 600 /* a joining member asks more often */ };
 
+static const double SLOW_SECONDS = 0.25; /* less is the noise of a busy machine */
+
 /* Orders that are still unknown to a member that joined again are numbered from 1: it has
  * forgotten, or this scheduler has. */
 static void renumber_orders(struct member *m)
@@ -226,17 +228,44 @@ static void pass_on(struct schd_coordinator *c, const struct member *m,
         c->out_of_memory = true;
 }
 
-/* A rank that took far longer for an interval than the slowest usually does. */
+/* Marks the one worker that lags (-1: none does); true when it has just begun to. */
+static bool begins_to_lag(struct schd_coordinator *c, int rank)
+{
+    bool begins = false;
+    for (int r = 0; r < c->shape.n_workers; r++) {
+        struct member *m = schd_core_find(c, CLU_ROLE_WORKER, r);
+        begins |= r == rank && !m->lags;
+        m->lags = r == rank;
+    }
+    return begins;
+}
+
+/* A rank that took far longer than the others for an interval, or than the slowest usually does for
+ * a step. It is named when it begins to, and stays marked until a report without it. */
 static void name_straggler(struct schd_coordinator *c, const struct clu_report *report)
 {
-    double seconds = clu_figures_get(&report->figures, "slowest_rank_seconds", 0);
-    int rank = (int)clu_figures_get(&report->figures, "slowest_rank", -1);
-    if (c->usual_seconds > 0 && seconds > 3 * c->usual_seconds && seconds > 0.25 && rank >= 0)
+    const struct clu_figures *figures = &report->figures;
+    double step_seconds = clu_figures_get(figures, "slowest_rank_seconds", 0);
+    double seconds = clu_figures_get(figures, "laggard_seconds", 0);
+    double others = clu_figures_get(figures, "other_ranks_seconds", 0);
+    int laggard = (int)clu_figures_get(figures, "laggard_rank", -1);
+    int slowest = (int)clu_figures_get(figures, "slowest_rank", -1);
+    bool unusual = c->usual_seconds > 0 && step_seconds > 3 * c->usual_seconds &&
+                   step_seconds > SLOW_SECONDS && slowest >= 0;
+    if (step_seconds > 0 && !unusual)
+        c->usual_seconds =
+            c->usual_seconds > 0 ? 0.8 * c->usual_seconds + 0.2 * step_seconds : step_seconds;
+    if (laggard >= 0 && seconds > 2 * others && seconds - others > SLOW_SECONDS) {
+        if (begins_to_lag(c, laggard))
+            schd_core_tell(c, CLU_LOG_WARN,
+                           "worker %d is slow: it computed for %.2f s before step %llu, the others "
+                           "for %.2f s",
+                           laggard, seconds, (unsigned long long)report->step, others);
+    } else if (begins_to_lag(c, unusual ? slowest : -1)) {
         schd_core_tell(c, CLU_LOG_WARN,
-                       "worker %d is slow: %.2f s for the steps up to %llu, usually %.2f s", rank,
-                       seconds, (unsigned long long)report->step, c->usual_seconds);
-    else if (seconds > 0)
-        c->usual_seconds = c->usual_seconds > 0 ? 0.8 * c->usual_seconds + 0.2 * seconds : seconds;
+                       "worker %d is slow: %.2f s for a step before step %llu, usually %.2f s",
+                       slowest, step_seconds, (unsigned long long)report->step, c->usual_seconds);
+    }
 }
 
 static void keep_figures(struct schd_coordinator *c, struct member *m,

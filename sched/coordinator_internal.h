@@ -27,7 +27,8 @@ struct member {
     enum clu_role role;
     int rank;
     enum schd_member_state state;
-    bool suspect;
+    bool suspect;  /* silent */
+    bool lags;     /* a worker that computed far longer than others, or than usual */
     bool attached; /* peer is valid: it has spoken to this scheduler process */
     bool stand;    /* started again within this life: its welcome says so */
     bool kept;     /* a server of the life before: it goes on by order, not by welcome */

@@ -291,6 +291,7 @@ void schd_coordinator_member(const struct schd_coordinator *c, int i, int64_t no
         .rank = m->rank,
         .state = m->state,
         .suspect = m->suspect,
+        .lags = m->lags,
         .silent_ms = m->heard_ms ? now - m->heard_ms : 0,
         .pid = m->pid,
         .incarnation = m->incarnation,

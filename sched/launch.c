@@ -63,6 +63,13 @@ void schd_launch_open(struct schd_launch *launch)
     if (clu_path_join(launch->scratch, sizeof(launch->scratch), scratch_root(), name) ||
         clu_mkdirs(launch->scratch))
         launch->scratch[0] = '\0';
+    if (launch->scratch[0])
+        schd_janitor_start(&launch->janitor, launch->scratch);
+}
+
+void schd_launch_dismiss(struct schd_launch *launch)
+{
+    schd_janitor_stop(&launch->janitor);
 }
 
 void schd_launch_close(struct schd_launch *launch)

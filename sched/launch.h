@@ -20,11 +20,15 @@ struct schd_launch {
     char job_path[CLU_PATH_BYTES];
     char endpoint[CLU_ENDPOINT_BYTES]; /* of the scheduler, once it listens */
     char scratch[CLU_PATH_BYTES]; /* Open MPI's session files and shared memory; "" its default */
+    struct schd_janitor janitor;  /* removes them when we cannot */
 };
 
-/* Makes the scratch folder, in shared memory where there is some, and removes those that
- * supervisors killed earlier left behind. */
+/* Makes the scratch folder, in shared memory where there is some, to be removed at our death, too;
+ * and removes those of supervisors that were killed together with their janitors. */
 void schd_launch_open(struct schd_launch *launch);
+
+/* Ends the janitor: before strays are looked for, as it is a child that would count as one. */
+void schd_launch_dismiss(struct schd_launch *launch);
 
 /* Removes the scratch folder. */
 void schd_launch_close(struct schd_launch *launch);

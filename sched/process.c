@@ -10,9 +10,13 @@
  * - Ranks ask for PDEATHSIG themselves (schd_die_with_parent), for the case that mpirun and the
  * supervisor
  *   are killed at once.
+ *
+ * Processes are not all that stays: mpirun keeps files in shared memory. A janitor waits at a pipe
+ * whose other end is ours alone; when it reads the end of it, we are gone, and it removes them.
  */
 #include "sched/process.h"
 
+#include "cluster/file.h"
 #include "cluster/log.h"
 #include "cluster/status.h"
 
@@ -229,27 +233,6 @@ int schd_status_of_end(int wait_status)
                                            : status_of_exit_code(WEXITSTATUS(wait_status));
 }
 
-long schd_count_oom_kills(void)
-{
-    char line[512], path[640] = "";
-    long count = 0, value;
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    while (file && fgets(line, sizeof(line), file))
-        if (strncmp(line, "0::", 3) == 0) { /* the unified hierarchy */
-            line[strcspn(line, "\n")] = '\0';
-            snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.events", line + 3);
-        }
-    if (file)
-        fclose(file);
-    file = path[0] ? fopen(path, "re") : NULL;
-    while (file && fgets(line, sizeof(line), file))
-        if (sscanf(line, "oom_kill %ld", &value) == 1)
-            count = value;
-    if (file)
-        fclose(file);
-    return count;
-}
-
 bool schd_is_stop(int wait_status)
 {
     return WIFEXITED(wait_status) &&
@@ -318,4 +301,59 @@ int schd_reap_strays(int timeout_ms)
             n = killed;
         nanosleep(&nap, NULL);
     }
+}
+
+/* What the kernel kills at our death may write for a moment longer: it is looked again. */
+static void clean_up(const char *folder)
+{
+    struct timespec nap = {.tv_nsec = 50000000};
+    for (int i = 0, n_gone = 0; i < 100 && n_gone < 4; i++) {
+        clu_remove_tree(folder);
+        n_gone = access(folder, F_OK) ? n_gone + 1 : 0;
+        nanosleep(&nap, NULL);
+    }
+}
+
+int schd_janitor_start(struct schd_janitor *janitor, const char *folder)
+{
+    int ends[2];
+    char byte;
+    *janitor = (struct schd_janitor){.fd = -1};
+    if (pipe2(ends, O_CLOEXEC))
+        return clu_fail(CLU_E_UNAVAILABLE, "no pipe: %s", strerror(errno));
+    pid_t pid = fork();
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDWR);
+        setsid(); /* what is sent to our terminal or group is not for it */
+        signal(SIGINT, SIG_IGN);
+        signal(SIGTERM, SIG_IGN);
+        signal(SIGHUP, SIG_IGN);
+        if (dup2(ends[0], 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 ||
+            close_range(3, ~0u, 0)) /* locks, logs and pipes end with us */
+            _exit(1);
+        ssize_t n;
+        while ((n = read(0, &byte, 1)) > 0 || (n < 0 && errno == EINTR))
+            ;
+        clean_up(folder);
+        _exit(0);
+    }
+    int error = errno;
+    close(ends[0]);
+    if (pid < 0) {
+        close(ends[1]);
+        return clu_fail(CLU_E_UNAVAILABLE, "cannot fork: %s", strerror(error));
+    }
+    *janitor = (struct schd_janitor){pid, ends[1]};
+    return CLU_OK;
+}
+
+void schd_janitor_stop(struct schd_janitor *janitor)
+{
+    if (janitor->pid > 0 && waitpid(janitor->pid, NULL, WNOHANG) == 0) { /* still ours */
+        kill(janitor->pid, SIGKILL);
+        waitpid(janitor->pid, NULL, 0);
+    }
+    if (janitor->pid > 0)
+        close(janitor->fd);
+    *janitor = (struct schd_janitor){.fd = -1};
 }

@@ -65,11 +65,6 @@ void schd_lines_read(struct schd_lines *lines, void (*take)(void *context, char 
  * with exit code 65 (input data is not as expected)". */
 void schd_describe_end(int wait_status, char *out, size_t out_bytes);
 
-/* How often the kernel has killed something in this process's cgroup for want of memory; 0 when it
- * cannot be known. Compared before and after a death, it tells a lack of memory from another
- * SIGKILL. */
-long schd_count_oom_kills(void);
-
 /* The status for a process's end: by its exit code; LOST when a signal killed it. */
 int schd_status_of_end(int wait_status);
 
@@ -84,6 +79,18 @@ int schd_signals_open(const int *signals, int *fd_p);
 /* For a role's own use: die when the process that started it does. A no-op without a parent to die
  * with. */
 void schd_die_with_parent(void);
+
+struct schd_janitor {
+    pid_t pid; /* 0: none */
+    int fd;    /* the end of a pipe that closes when we die */
+};
+
+/* Forks a process that removes a folder when this one has died, however it died. It holds nothing
+ * else of ours open: no lock, no terminal. Errors: UNAVAILABLE, logged. */
+int schd_janitor_start(struct schd_janitor *janitor, const char *folder);
+
+/* Ends it; the folder stays. */
+void schd_janitor_stop(struct schd_janitor *janitor);
 
 /* Kills every process that has become a child of this one (see PR_SET_CHILD_SUBREAPER) and reaps
  * them, within timeout_ms. Returns how many there were. */

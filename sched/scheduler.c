@@ -286,6 +286,8 @@ static void on_command(struct schd_scheduler *s, const char *line)
         schd_event_plan(s, plan(s, line[4] != '\0'));
     } else if (strcmp(line, "recover") == 0 || strcmp(line, "recover anew") == 0) {
         recover(s, line[7] != '\0');
+    } else if (strncmp(line, "note ", 5) == 0) { /* what the scheduler before could not say */
+        schd_remember(s, CLU_LOG_WARN, line + 5);
     } else if (strcmp(line, "quit") == 0) {
         s->ended = true;
         s->end_status = CLU_E_INTERRUPTED;

@@ -166,11 +166,12 @@ static json_t *member_json(const struct schd_member_view *m)
 {
     json_t *object = json_pack(
         "{s:s, s:i, s:s, s:b, s:I, s:I, s:s}", "role", clu_role_name(m->role), "rank", m->rank,
-        "state", schd_member_state_name(m->state), "slow", m->suspect, "silent_ms",
+        "state", schd_member_state_name(m->state), "slow", m->suspect || m->lags, "silent_ms",
         (json_int_t)m->silent_ms, "pid", (json_int_t)m->pid, "host", m->host);
-    if (object && (m->state == SCHD_DEAD || m->state == SCHD_LEFT))
+    bool ended = m->state == SCHD_DEAD || m->state == SCHD_LEFT;
+    if (object && (ended || m->text[0])) /* of one that runs again: how the one before it ended */
         json_object_set_new(
-            object, "end",
+            object, ended ? "end" : "last_end",
             json_pack("{s:s, s:s}", "status", clu_status_name(m->status), "text", m->text));
     if (object && m->figures)
         json_object_set_new(object, "figures", figures_json(m->figures));
@@ -239,6 +240,6 @@ void schd_dump(struct schd_scheduler *s)
         schd_coordinator_member(s->coordinator, i, now, &m);
         clu_info("state: %s %d %s, pid %" PRId64 " on %s, heard %" PRId64 " ms ago%s",
                  clu_role_name(m.role), m.rank, schd_member_state_name(m.state), m.pid,
-                 m.host[0] ? m.host : "-", m.silent_ms, m.suspect ? ", slow" : "");
+                 m.host[0] ? m.host : "-", m.silent_ms, m.suspect || m.lags ? ", slow" : "");
     }
 }

@@ -123,22 +123,18 @@ static void read_process(struct schd_supervisor *s, int i)
 /* ---- ends ---- */
 
 /* Says so when a SIGKILL was the kernel's, for want of memory. */
-static void name_oom(struct schd_supervisor *s, int wait_status, char *how, size_t how_bytes)
+static void name_oom(struct schd_supervisor *s, char *how, size_t how_bytes)
 {
-    bool killed = (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL) ||
-                  (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 128 + SIGKILL);
-    long n = killed ? schd_count_oom_kills() : s->n_oom_kills;
-    size_t length = strlen(how);
-    if (n > s->n_oom_kills)
-        snprintf(how + length, how_bytes - length, ": the kernel ran out of memory");
-    s->n_oom_kills = n;
+    if (strstr(how, "killed by signal 9 ") && schd_oom_killed(&s->oom))
+        snprintf(how, how_bytes, "was killed by the kernel: out of memory (cgroup %.150s)",
+                 s->oom.cgroup);
 }
 
 /* A child has ended; its pipes are read to the end first, so that its last words count. */
 static void on_end(struct schd_supervisor *s, int i, int wait_status)
 {
     struct schd_process *p = process_at(s, i);
-    char how[160];
+    char how[256];
     p->ended = true;
     p->wait_status = wait_status;
     read_process(s, i);
@@ -146,7 +142,10 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     clu_debug("%s %s", p->name, how);
     if ((p == &s->sched && s->end_told) || p->unwanted)
         return;
-    name_oom(s, wait_status, how, sizeof(how));
+    if (p == &s->workers && s->dead_rank >= 0) /* mpirun says how that one died */
+        name_oom(s, s->dead_how, sizeof(s->dead_how));
+    else
+        name_oom(s, how, sizeof(how));
     int status = schd_status_of_end(wait_status);
     if (p == &s->workers) {
         if (status == CLU_OK || (schd_is_stop(wait_status) && (runs(&s->sched) || s->end_told)))
@@ -448,10 +447,13 @@ static const char *words_for_way(const struct schd_supervisor *s)
     return "going back to the last snapshot:";
 }
 
-static int recover_scheduler(struct schd_supervisor *s)
+/* why: how the one before ended, which `sluice status` shall show. */
+static int recover_scheduler(struct schd_supervisor *s, const char *why)
 {
     schd_process_close(&s->sched);
     int status = start_sched(s, true);
+    if (!status)
+        command(s, "note %.900s", why);
     if (!status && s->n_interrupts > 0)
         command(s, "stop stopped on request");
     return status;
@@ -552,7 +554,7 @@ static int recover_or_end(struct schd_supervisor *s, bool *again_p)
     s->verdict.there = false;
     back_off(s);
     bool sched_again = s->sched.ended;
-    int status = sched_again ? recover_scheduler(s) : CLU_OK;
+    int status = sched_again ? recover_scheduler(s, v.text) : CLU_OK;
     if (!status && sched_again && !only_sched)
         tell_ends(s);
     /* what was started again in place and died again at the same step is started anew */
@@ -673,6 +675,7 @@ static void say_end(struct schd_supervisor *s, int status, int64_t seconds)
 static void close_job(struct schd_supervisor *s)
 {
     end_processes(s, 0);
+    schd_launch_dismiss(&s->launch);
     int strays = schd_reap_strays(STRAYS_WITHIN_MS);
     if (strays > 0)
         clu_debug("%d stray processes ended", strays);
@@ -713,7 +716,7 @@ int schd_supervise(const struct clu_job *job, const char *program)
     s->launch.program = program;
     s->lock_fd = s->signal_fd = -1;
     s->dead_rank = -1;
-    s->n_oom_kills = schd_count_oom_kills();
+    schd_oom_open(&s->oom, "/proc/self/cgroup", "/sys/fs/cgroup");
     schd_progress_init(&s->progress);
     int status = open_job(s);
     if (!status)

@@ -5,6 +5,7 @@
 #define SCHED_SUPERVISE_INTERNAL_H
 
 #include "sched/launch.h"
+#include "sched/oom.h"
 #include "sched/progress.h"
 #include "sched/supervise.h"
 
@@ -49,12 +50,12 @@ struct schd_supervisor {
     int64_t end_ms;
     char end_text[CLU_TEXT_BYTES];
 
-    long n_oom_kills; /* in our cgroup, so far */
-    bool killing;     /* the end of a process is our own doing */
+    struct schd_oom oom;
+    bool killing; /* the end of a process is our own doing */
     int n_interrupts;
     struct schd_verdict verdict;
     int dead_rank; /* the rank mpirun says was lost; -1 */
-    char dead_how[128];
+    char dead_how[256];
 
     int n_restarts, n_back_off /* since the job last got further than it had been */;
     uint64_t died_at_step;

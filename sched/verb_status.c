@@ -56,7 +56,7 @@ static void print_figures(json_t *figures)
 
 static void print_member(json_t *member)
 {
-    json_t *end = json_object_get(member, "end");
+    json_t *end = json_object_get(member, "end"), *last = json_object_get(member, "last_end");
     printf("%-7s %5lld  %-7s %6lld ms %8lld  %-12s", text_of(member, "role"),
            int_of(member, "rank"), text_of(member, "state"), int_of(member, "silent_ms"),
            int_of(member, "pid"), text_of(member, "host"));
@@ -64,6 +64,8 @@ static void print_member(json_t *member)
         printf("  SLOW");
     if (end)
         printf("  %s %s", text_of(end, "status"), text_of(end, "text"));
+    if (last)
+        printf("  (the one before: %s)", text_of(last, "text"));
     print_figures(json_object_get(member, "figures"));
     putchar('\n');
 }

@@ -193,6 +193,9 @@ static int restore(struct wrk_trainer *t)
 {
     int status = wrk_dense_init(&t->dense, &t->job, &t->config, WRK_N_EXTRAS + t->n_ranks);
     const struct clu_welcome *welcome = clu_member_welcome(t->member);
+    t->rank_compute = calloc((size_t)t->n_ranks, sizeof(*t->rank_compute));
+    if (!status && !t->rank_compute)
+        status = clu_fail(CLU_E_NO_MEMORY, "no memory for the times of %d ranks", t->n_ranks);
     t->verdicts.patience = t->job.patience;
     if (status || (!welcome->resume[0] && !welcome->stand))
         return status;
@@ -534,6 +537,7 @@ static void release(struct wrk_trainer *t)
     if (t->has_security)
         clu_security_fini(&t->security);
     wrk_dense_fini(&t->dense);
+    free(t->rank_compute);
     wrk_manifest_fini(&t->manifest);
     wrk_dataset_close(t->dataset);
     free(t->slots);

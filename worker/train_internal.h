@@ -51,7 +51,7 @@ enum wrk_extra {
 struct wrk_interval {
     double begin; /* clock */
     double sums[WRK_N_EXTRAS];
-    double compute_max; /* of the rank that computed longest, and which */
+    double compute_max; /* of the rank that computed longest in one step, and which */
     int slowest;
     uint64_t n_steps;
     double longest; /* step, seconds */
@@ -100,7 +100,8 @@ struct wrk_trainer {
     float *d_user, *d_item;
     size_t d_user_capacity, d_item_capacity;
 
-    float local[WRK_N_EXTRAS];                   /* this rank's sums since the last all-reduce */
+    double *rank_compute;      /* [n_ranks] seconds of compute in the interval; rank 0's are read */
+    float local[WRK_N_EXTRAS]; /* this rank's sums since the last all-reduce */
     uint64_t staleness_told[PSV_STALENESS_BINS]; /* of this rank's pulls, already in a reduce */
     uint64_t staleness[PSV_STALENESS_BINS];      /* of all ranks' pulls, since this life began */
     double local_compute;

@@ -16,6 +16,25 @@
 
 enum { REPORT_SECONDS = 1 };
 
+/* The rank that computed longest in the interval, and what the others took in the mean: everybody
+ * has as many samples, so a rank that takes a multiple of it is held up. */
+static void put_laggard(const struct wrk_trainer *t, struct clu_figures *figures)
+{
+    double sum = 0;
+    int laggard = 0;
+    if (t->n_ranks < 2)
+        return;
+    for (int r = 0; r < t->n_ranks; r++) {
+        sum += t->rank_compute[r];
+        if (t->rank_compute[r] > t->rank_compute[laggard])
+            laggard = r;
+    }
+    double seconds = t->rank_compute[laggard];
+    clu_figures_put(figures, "laggard_rank", laggard);
+    clu_figures_put(figures, "laggard_seconds", seconds);
+    clu_figures_put(figures, "other_ranks_seconds", (sum - seconds) / (t->n_ranks - 1));
+}
+
 static void put_interval(const struct wrk_trainer *t, double seconds, struct clu_figures *figures)
 {
     const double *sums = t->interval.sums;
@@ -38,6 +57,7 @@ static void put_interval(const struct wrk_trainer *t, double seconds, struct clu
     }
     clu_figures_put(figures, "slowest_rank", t->interval.slowest);
     clu_figures_put(figures, "slowest_rank_seconds", t->interval.compute_max);
+    put_laggard(t, figures);
 }
 
 /* Steps that replies of all ranks' pulls missed: their mean, and how many missed how many, counted
@@ -76,6 +96,7 @@ void wrk_train_progress(struct wrk_trainer *t, bool force)
               (unsigned long long)t->last_step, t->last_losses[3]);
     clu_member_report(t->member, &report);
     memset(&t->interval, 0, sizeof(t->interval));
+    memset(t->rank_compute, 0, (size_t)t->n_ranks * sizeof(*t->rank_compute));
     t->interval.begin = now;
 }
 

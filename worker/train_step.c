@@ -181,11 +181,13 @@ static void take_extras(struct wrk_trainer *t)
         t->interval.sums[i] += extras[i];
     for (int i = 0; i < 4; i++)
         t->last_losses[i] = extras[WRK_EXTRA_CLS + i] / n_steps;
-    for (int r = 0; r < t->n_ranks; r++)
+    for (int r = 0; r < t->n_ranks; r++) {
+        t->rank_compute[r] += compute_seconds[r];
         if (compute_seconds[r] > t->interval.compute_max) {
             t->interval.compute_max = compute_seconds[r];
             t->interval.slowest = r;
         }
+    }
     for (int i = 0; i < PSV_STALENESS_BINS; i++)
         t->staleness[i] += (uint64_t)extras[WRK_EXTRA_STALENESS + i];
     t->samples_done += (uint64_t)extras[WRK_EXTRA_SAMPLES];

@@ -218,6 +218,73 @@ static inline int driver_left(const struct driver *d, int timeout_ms)
     return n;
 }
 
+/* The nth (0...) rank, by pid; -1. mpirun's own command line holds the same words. */
+static inline pid_t driver_find_worker(const struct driver *d, int nth)
+{
+    pid_t pid;
+    for (int i = 0; (pid = driver_find(d, "sluice worker", "", i)) > 0; i++) {
+        char line[8192];
+        driver_command_line(pid, line, sizeof(line));
+        if (strncmp(line, "mpirun", 6) != 0 && nth-- == 0)
+            return pid;
+    }
+    return -1;
+}
+
+/* What `PROGRAM VERB OUT flag` prints, errors too; its exit code. flag may be "". */
+static inline int driver_ask(const struct driver *d, const char *program, const char *verb,
+                             const char *flag, char *answer, size_t answer_bytes)
+{
+    char command[1200];
+    snprintf(command, sizeof(command), "'%s' %s '%s/out' %s 2>&1", program, verb, d->folder, flag);
+    FILE *pipe = popen(command, "r");
+    size_t n = pipe ? fread(answer, 1, answer_bytes - 1, pipe) : 0;
+    answer[n] = '\0';
+    int status = pipe ? pclose(pipe) : -1;
+    return WEXITSTATUS(status);
+}
+
+/* True when an entry of a folder is named by the supervisor's pid, as what jobs make is. */
+static inline bool driver_is_ours(const struct driver *d, const char *name)
+{
+    char pid[32];
+    size_t size = (size_t)snprintf(pid, sizeof(pid), "sluice-mpi-%d", (int)d->pid);
+    const char *at = strstr(name, pid);
+    return at && (at[size] < '0' || at[size] > '9');
+}
+
+static inline int driver_count_ours(const struct driver *d, const char *folder)
+{
+    int n = 0;
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        if (driver_is_ours(d, entry->d_name)) {
+            printf("  left behind: %s/%s\n", folder, entry->d_name);
+            n++;
+        }
+    if (dir)
+        closedir(dir);
+    return n;
+}
+
+/* How much of the job is left after at most timeout_ms: processes (killed then), shared memory and
+ * session files that no process is needed for, sockets in its folder. Each is named. */
+static inline int driver_remains(const struct driver *d, int timeout_ms)
+{
+    char command[700], line[600];
+    int n = driver_left(d, timeout_ms) + driver_count_ours(d, "/dev/shm") +
+            driver_count_ours(d, "/tmp");
+    snprintf(command, sizeof(command), "find '%s' -type s; ls -d /tmp/ompi.*/pid.%d 2>/dev/null",
+             d->folder, (int)d->pid);
+    FILE *pipe = popen(command, "r");
+    for (; pipe && fgets(line, sizeof(line), pipe); n++)
+        printf("  left behind: %s", line);
+    if (pipe)
+        pclose(pipe);
+    return n;
+}
+
 /* Prints what the supervisor said, when the test went wrong; removes the folder otherwise. */
 static inline void driver_close(struct driver *d, bool failed)
 {

@@ -67,15 +67,7 @@ static pid_t find(const struct driver *d, const char *who)
         return driver_find(d, "sluice sched", "", 0);
     if (strcmp(who, "mpirun") == 0)
         return driver_find(d, "mpirun -n", "", 0);
-    int nth = who[6] - '0';
-    pid_t pid;
-    for (int i = 0; (pid = driver_find(d, "sluice worker", "", i)) > 0; i++) {
-        char line[8192];
-        driver_command_line(pid, line, sizeof(line));
-        if (strncmp(line, "mpirun", 6) != 0 && nth-- == 0)
-            return pid;
-    }
-    return -1;
+    return driver_find_worker(d, who[6] - '0');
 }
 
 /* Cuts or flips one file of one of the three newest snapshots, while no job runs: those that stand
@@ -196,17 +188,6 @@ static void check_window(const struct driver *d)
     CU_ASSERT(worst <= 3 * CHECKPOINT_STEPS + 2);
 }
 
-/* What a job may leave in memory that no process is needed for. */
-static void check_nothing_is_left(const struct driver *d)
-{
-    char command[700];
-    CU_ASSERT_EQUAL(driver_left(d, 2000), 0);
-    snprintf(command, sizeof(command),
-             "ls -d /dev/shm/*sluice-mpi-%d /tmp/ompi.*/pid.%d 2>/dev/null | grep .", (int)d->pid,
-             (int)d->pid);
-    CU_ASSERT_NOT_EQUAL(system(command), 0);
-}
-
 static bool chaos_round(int number)
 {
     struct driver d;
@@ -229,7 +210,7 @@ static bool chaos_round(int number)
     }
     int code = driver_wait(&d, ROUND_WITHIN_MS);
     CU_ASSERT_EQUAL(code, 0);
-    check_nothing_is_left(&d);
+    CU_ASSERT_EQUAL(driver_remains(&d, 2000), 0);
     snprintf(out, sizeof(out), "%s/out", d.folder);
     small_data_digest(SLUICE, out, digest);
     if (kind == BOUNDED)

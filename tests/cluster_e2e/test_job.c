@@ -21,26 +21,8 @@ static void open_job(struct driver *d, int epochs, const char *more)
 
 static void close_job(struct driver *d, unsigned failures_before)
 {
-    char command[700];
-    CU_ASSERT_EQUAL(driver_left(d, 2000), 0);
-    snprintf(command, sizeof(command),
-             "ls -d /dev/shm/*sluice-mpi-%d /tmp/ompi.* 2>/dev/null | grep -q %d", (int)d->pid,
-             (int)d->pid);
-    CU_ASSERT_NOT_EQUAL(system(command), 0); /* no left-over shared memory */
+    CU_ASSERT_EQUAL(driver_remains(d, 2000), 0);
     driver_close(d, CU_get_number_of_failures() > failures_before);
-}
-
-/* The n-th rank's process: mpirun's own command line holds the same words. */
-static pid_t find_worker(const struct driver *d, int nth)
-{
-    pid_t pid;
-    for (int i = 0; (pid = driver_find(d, "sluice worker", "", i)) > 0; i++) {
-        char line[8192];
-        driver_command_line(pid, line, sizeof(line));
-        if (strncmp(line, "mpirun", 6) != 0 && nth-- == 0)
-            return pid;
-    }
-    return -1;
 }
 
 static void test_a_job_trains_and_ends_with_0(void)
@@ -84,7 +66,7 @@ static void kill_one(const char *word, const char *word2, int worker, const char
     open_job(&d, LONG, "");
     CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":20", 30000));
-    pid_t pid = worker >= 0 ? find_worker(&d, worker) : driver_find(&d, word, word2, 0);
+    pid_t pid = worker >= 0 ? driver_find_worker(&d, worker) : driver_find(&d, word, word2, 0);
     CU_ASSERT_FATAL(pid > 0);
     int64_t killed_ms = driver_now_ms();
     kill(pid, SIGKILL);
@@ -202,15 +184,8 @@ static void test_missing_data_is_named_before_anything_is_trained(void)
 
 static int ask(const struct driver *d, const char *verb, char *answer, size_t answer_bytes)
 {
-    char command[1200];
-    snprintf(command, sizeof(command), "'%s' %s '%s/out' --json 2>&1", SLUICE, verb, d->folder);
-    if (strcmp(verb, "status") != 0)
-        snprintf(command, sizeof(command), "'%s' %s '%s/out' 2>&1", SLUICE, verb, d->folder);
-    FILE *pipe = popen(command, "r");
-    size_t n = pipe ? fread(answer, 1, answer_bytes - 1, pipe) : 0;
-    answer[n] = '\0';
-    int status = pipe ? pclose(pipe) : -1;
-    return WEXITSTATUS(status);
+    const char *flag = strcmp(verb, "status") == 0 ? "--json" : "";
+    return driver_ask(d, SLUICE, verb, flag, answer, answer_bytes);
 }
 
 static void test_a_running_job_answers_status_snapshot_and_stop(void)

@@ -154,6 +154,60 @@ static void test_a_silent_member_is_suspect_then_dead(void)
     end();
 }
 
+/* A progress report with the times that ranks took; the warning that it led to, or NULL. */
+static const char *progress(uint64_t step, int laggard, double seconds, double others,
+                            double step_seconds)
+{
+    clear();
+    clu_figures_put(&m.report.figures, "laggard_rank", laggard);
+    clu_figures_put(&m.report.figures, "laggard_seconds", seconds);
+    clu_figures_put(&m.report.figures, "other_ranks_seconds", others);
+    clu_figures_put(&m.report.figures, "slowest_rank", laggard);
+    clu_figures_put(&m.report.figures, "slowest_rank_seconds", step_seconds);
+    report(CLU_ROLE_WORKER, 0, CLU_REPORT_PROGRESS, step);
+    struct schd_action *told = last(SCHD_TELL, 0);
+    return told ? told->text : NULL;
+}
+
+static void test_a_worker_that_lags_is_named_once_until_it_keeps_up(void)
+{
+    begin(false);
+    run();
+    CU_ASSERT_PTR_NULL(progress(10, 0, 1.1, 1.0, 0.1));
+    const char *told = progress(20, 1, 3.0, 1.0, 0.3);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(told);
+    CU_ASSERT_STRING_EQUAL(
+        told, "worker 1 is slow: it computed for 3.00 s before step 20, the others for 1.00 s");
+    CU_ASSERT_TRUE(member(CLU_ROLE_WORKER, 1).lags);
+    CU_ASSERT_FALSE(member(CLU_ROLE_WORKER, 0).lags);
+    CU_ASSERT_PTR_NULL(progress(30, 1, 3.0, 1.0, 0.3)); /* known already */
+    CU_ASSERT_PTR_NOT_NULL(progress(40, 0, 3.0, 1.0, 0.3));
+    CU_ASSERT_TRUE(member(CLU_ROLE_WORKER, 0).lags);
+    CU_ASSERT_FALSE(member(CLU_ROLE_WORKER, 1).lags);
+    CU_ASSERT_PTR_NULL(progress(50, 0, 1.1, 1.0, 0.1));
+    CU_ASSERT_FALSE(member(CLU_ROLE_WORKER, 0).lags);
+    CU_ASSERT_PTR_NULL(progress(60, 1, 0.3, 0.1, 0.1)); /* a multiple, but of next to nothing */
+    told = progress(70, 1, 1.5, 1.0, 0.9);              /* one step that stood still */
+    CU_ASSERT_PTR_NOT_NULL_FATAL(told);
+    CU_ASSERT_PTR_NOT_NULL(strstr(told, "worker 1 is slow: 0.90 s for a step before step 70"));
+    CU_ASSERT_TRUE(member(CLU_ROLE_WORKER, 1).lags);
+    end();
+}
+
+static void test_how_a_member_ended_is_known_of_the_one_after_it(void)
+{
+    begin(true);
+    run();
+    schd_coordinator_gone(c, now, CLU_ROLE_PS, 1, CLU_E_LOST, "was killed by signal 9 (Killed)");
+    collect();
+    schd_coordinator_recover(c, now, SCHD_WAY_BACK, "", 0);
+    collect();
+    CU_ASSERT_EQUAL(member(CLU_ROLE_PS, 1).state, SCHD_ABSENT);
+    CU_ASSERT_STRING_EQUAL(member(CLU_ROLE_PS, 1).text, "was killed by signal 9 (Killed)");
+    CU_ASSERT_STRING_EQUAL(member(CLU_ROLE_PS, 0).text, "");
+    end();
+}
+
 static void test_a_broken_job_without_supervisor_stops_everybody_and_ends(void)
 {
     begin(false);
@@ -462,6 +516,8 @@ SUITE("sched.coordinator", T(test_servers_are_welcomed_together_with_the_whole_m
       T(test_a_stranger_of_the_wrong_shape_is_refused), T(test_a_taken_rank_is_refused),
       T(test_a_lost_welcome_is_sent_again), T(test_a_message_of_an_earlier_life_changes_nothing),
       T(test_a_silent_member_is_suspect_then_dead),
+      T(test_a_worker_that_lags_is_named_once_until_it_keeps_up),
+      T(test_how_a_member_ended_is_known_of_the_one_after_it),
       T(test_a_broken_job_without_supervisor_stops_everybody_and_ends),
       T(test_a_broken_job_ends_though_nobody_answers),
       T(test_a_supervised_job_waits_for_its_supervisor_and_recovers),
