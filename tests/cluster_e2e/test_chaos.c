@@ -1,6 +1,6 @@
 /* Chaos: a real job, and at random moments something dies (its disk, too), stands still, or a
  * snapshot on disk is damaged. Each round must end with exit code 0, within a deadline, and leave
- * nothing behind: no process, no shared memory, no session files. Rounds are of four kinds in turn:
+ * nothing behind: no process, no shared memory, no session files. Rounds are of five kinds in turn:
  *
  *     0  staleness 0, durability snapshot   the digest of the calm run: bit for bit the same job
  *     1  the same, stopping early           and the same epoch is kept
@@ -8,6 +8,10 @@
  *     3  staleness 1, durability log        all steps done, and no more of them lost for the dense
  *                                           weights, each time that other workers went on, than
  *                                           dense checkpoints allow (printed, metrics.jsonl)
+ *     4  staleness 0, over a network        the digest of the calm run: the roles run on three
+ *                                           hosts (hosts.h), and what fails is the network
+ *                                           between any two: cut for some seconds, 200 ms late,
+ *                                           5 % lost. Passed over where hosts cannot be made
  *
  *     test_cluster_e2e_chaos [rounds [seed [first round]]]
  *
@@ -15,6 +19,7 @@
  * job.
  */
 #include "tests/cluster_e2e/driver.h"
+#include "tests/cluster_e2e/hosts.h"
 #include "tests/cluster_e2e/small_data.h"
 #include "tests/suite.h"
 
@@ -24,9 +29,9 @@ enum {
     CALM_MS = 2500 /* about what the calm job takes */
 };
 
-enum what { KILL, STOP_AND_GO, INTERRUPT, DAMAGE, DISK };
+enum what { KILL, STOP_AND_GO, INTERRUPT, DAMAGE, DISK, CUT, DELAY, LOSS };
 
-enum kind { PLAIN, STOPS_EARLY, LOG, BOUNDED, N_KINDS };
+enum kind { PLAIN, STOPS_EARLY, LOG, BOUNDED, NETWORK, N_KINDS };
 
 enum { CHECKPOINT_STEPS = 20 };
 
@@ -35,9 +40,13 @@ struct event {
     enum what what;
     const char *who;
     int pause_ms;
+    int hosts[2];
 };
 
+static const char *program = SLUICE;
 static struct small_data data;
+static struct hosts hosts;
+static bool hosts_stand;
 static uint64_t seed;
 static int n_rounds = 6, first_round;
 static char calm[2][64];   /* [1]: of the job that stops early */
@@ -47,7 +56,8 @@ static void open_job(struct driver *d, enum kind kind)
 {
     static const char *const more[N_KINDS] = {
         "", "valid_percent: 10\npatience: 2\ndense_learning_rate: 0.01\n", "durability: log\n",
-        "durability: log\nstaleness: 1\ndense_checkpoint_steps: 20\n"};
+        "durability: log\nstaleness: 1\ndense_checkpoint_steps: 20\n",
+        "host: eth0\ninsecure: true\n"};
     char text[1024];
     snprintf(text, sizeof(text),
              "data: %s\nservers: 2\nshards: 2\nworkers: 2\nwidth: 16\nheads: 2\nhistory: 20\n"
@@ -56,6 +66,8 @@ static void open_job(struct driver *d, enum kind kind)
              "request_timeout_ms: 10000\nkeep: 3\n%s",
              data.set, more[kind]);
     CU_ASSERT_EQUAL_FATAL(driver_open(d, text), 0);
+    if (kind == NETWORK)
+        CU_ASSERT_EQUAL_FATAL(hosts_prepare(&hosts, d), 0);
 }
 
 /* A process of the named kind, or -1 when there is none at the moment. */
@@ -109,6 +121,41 @@ static int plan(uint64_t *random, struct event *events)
     return n;
 }
 
+/* The same, of what a network does. */
+static int plan_network(uint64_t *random, struct event *events)
+{
+    int n = 1 + (int)(suite_random(random) % 3);
+    for (int i = 0; i < n; i++) {
+        uint64_t dice = suite_random(random) % 4;
+        events[i].what = dice < 2 ? CUT : dice < 3 ? DELAY : LOSS;
+        events[i].hosts[0] = (int)(suite_random(random) % HOSTS_N);
+        events[i].hosts[1] =
+            (events[i].hosts[0] + 1 + (int)(suite_random(random) % (HOSTS_N - 1))) % HOSTS_N;
+        events[i].at_ms = (int64_t)(suite_random(random) % CALM_MS);
+        events[i].pause_ms = 500 + (int)(suite_random(random) % 4000);
+    }
+    return n;
+}
+
+static void bend_network(const struct event *e)
+{
+    char one = hosts_letters[e->hosts[0]], two = hosts_letters[e->hosts[1]];
+    if (e->what != CUT) {
+        const char *how = e->what == DELAY ? "delay 200ms" : "loss 5%";
+        if (hosts_bend(&hosts, e->hosts[0], how) == 0) {
+            printf("    %s from host %c, %d ms long\n", how, one, e->pause_ms);
+            driver_nap(e->pause_ms);
+            hosts_bend(&hosts, e->hosts[0], NULL);
+            return;
+        }
+        printf("    no netem here: instead of %s\n", how);
+    }
+    printf("    hosts %c and %c cut from each other, %d ms long\n", one, two, e->pause_ms);
+    CU_ASSERT_EQUAL(hosts_cut(&hosts, e->hosts[0], e->hosts[1], true), 0);
+    driver_nap(e->pause_ms);
+    CU_ASSERT_EQUAL(hosts_cut(&hosts, e->hosts[0], e->hosts[1], false), 0);
+}
+
 /* Stops the job by SIGTERM, perhaps damages its newest snapshot, and starts it again. */
 static void interrupt(struct driver *d, bool with_damage, uint64_t *random)
 {
@@ -119,11 +166,15 @@ static void interrupt(struct driver *d, bool with_damage, uint64_t *random)
     CU_ASSERT_EQUAL(driver_left(d, 2000), 0);
     if (with_damage)
         damage(d, random);
-    CU_ASSERT_EQUAL(driver_start(d, SLUICE, NULL), 0);
+    CU_ASSERT_EQUAL(driver_start(d, program, NULL), 0);
 }
 
 static void happen(struct driver *d, const struct event *e, uint64_t *random)
 {
+    if (e->what >= CUT) {
+        bend_network(e);
+        return;
+    }
     if (e->what == INTERRUPT || e->what == DAMAGE) {
         printf("    interrupt%s\n", e->what == DAMAGE ? ", damage" : "");
         interrupt(d, e->what == DAMAGE, random);
@@ -196,12 +247,19 @@ static bool chaos_round(int number)
     unsigned before = CU_get_number_of_failures();
     uint64_t random = seed + (uint64_t)number * 1000003;
     enum kind kind = (enum kind)(number % N_KINDS);
+    if (kind == NETWORK && !hosts_stand) {
+        printf("  round %d: network namespaces cannot be made here\n", number);
+        return true;
+    }
     open_job(&d, kind);
-    int n = plan(&random, events);
+    int n = kind == NETWORK ? plan_network(&random, events) : plan(&random, events);
     int64_t began_ms = driver_now_ms();
-    static const char *const names[] = {"plain", "stops early", "log", "log, staleness 1"};
+    static const char *const names[] = {"plain", "stops early", "log", "log, staleness 1",
+                                        "network"};
     printf("  round %d (seed %llu), %s\n", number, (unsigned long long)seed, names[kind]);
-    CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
+    int started =
+        kind == NETWORK ? hosts_start(&hosts, &d, program) : driver_start(&d, program, NULL);
+    CU_ASSERT_EQUAL_FATAL(started, 0);
     for (int i = 0; i < n; i++) {
         driver_nap((int)events[i].at_ms);
         if (kill(d.pid, 0) || driver_find(&d, "train", "", 0) < 0)
@@ -212,7 +270,7 @@ static bool chaos_round(int number)
     CU_ASSERT_EQUAL(code, 0);
     CU_ASSERT_EQUAL(driver_remains(&d, 2000), 0);
     snprintf(out, sizeof(out), "%s/out", d.folder);
-    small_data_digest(SLUICE, out, digest);
+    small_data_digest(program, out, digest);
     if (kind == BOUNDED)
         check_window(&d);
     else
@@ -243,13 +301,13 @@ static void test_a_job_ends_as_promised_whatever_dies(void)
     struct driver d;
     char out[600];
     int n_failed = 0;
-    CU_ASSERT_EQUAL_FATAL(small_data_open(&data, SLUICE), 0);
+    CU_ASSERT_EQUAL_FATAL(small_data_open(&data, program), 0);
     for (int i = 0; i < 2; i++) {
         open_job(&d, i ? STOPS_EARLY : PLAIN);
-        driver_start(&d, SLUICE, NULL);
+        driver_start(&d, program, NULL);
         CU_ASSERT_EQUAL_FATAL(driver_wait(&d, ROUND_WITHIN_MS), 0);
         snprintf(out, sizeof(out), "%s/out", d.folder);
-        small_data_digest(SLUICE, out, calm[i]);
+        small_data_digest(program, out, calm[i]);
         CU_ASSERT_FATAL(calm[i][0] != '\0');
         if (i == 0)
             newest_snapshot(&d);
@@ -269,6 +327,11 @@ int main(int argc, char **argv)
     seed = argc > 2 ? strtoull(argv[2], NULL, 0) : suite_seed();
     if (argc > 3)
         first_round = atoi(argv[3]);
+    if (getenv("SLUICE_PROGRAM")) /* a copy, say, for a long run beside other work */
+        program = getenv("SLUICE_PROGRAM");
     setvbuf(stdout, NULL, _IOLBF, 0);
-    return suite_run("cluster_e2e.chaos", tests, 1, NULL);
+    hosts_stand = hosts_open(&hosts);
+    int failed = suite_run("cluster_e2e.chaos", tests, 1, NULL);
+    hosts_close(&hosts);
+    return failed;
 }

@@ -1,101 +1,35 @@
-/* Several hosts: each a network namespace with an address of its own, joined by a bridge; mpirun
- * reaches them through a launch agent, as it would over ssh. The job's result must not depend on
- * the network: neither on where the roles run, nor on delay, loss, a cut, or the death of a role on
- * another host.
- *
- *     SLM  sched, mpirun --.
- *     SLA  ps 0, worker 0 --+-- bridge
- *     SLB  ps 1, worker 1 -'
+/* Several hosts (tests/cluster_e2e/hosts.h). The job's result must not depend on the network:
+ * neither on where the roles run, nor on delay, loss, a cut, or the death of a role on another
+ * host.
  *
  * Skipped (77) where namespaces cannot be made: it needs root and iproute2.
  */
 #include "tests/cluster_e2e/driver.h"
+#include "tests/cluster_e2e/hosts.h"
 #include "tests/cluster_e2e/small_data.h"
 #include "tests/suite.h"
-
-#include <stdarg.h>
 
 enum { WITHIN_MS = 90000 };
 
 static struct small_data data;
-static char calm[64], net[16];
-
-static int shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static int shell(const char *format, ...)
-{
-    char command[2048];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(command, sizeof(command), format, args);
-    va_end(args);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void take_down(void)
-{
-    for (const char *c = "rmab"; *c; c++)
-        shell("ip netns del %s%c 2>/dev/null", net, *c);
-}
-
-/* True when the three hosts stand. */
-static int bring_up(void)
-{
-    snprintf(net, sizeof(net), "sl%d", (int)getpid() % 1000000);
-    if (geteuid() != 0 || shell("ip netns add %sr 2>/dev/null", net) ||
-        shell("ip -n %sr link add br0 type bridge && ip -n %sr link set br0 up", net, net))
-        return 0;
-    for (int i = 0; i < 3; i++) {
-        char c = "mab"[i];
-        if (shell("ip netns add %s%c && ip -n %s%c link add eth0 type veth peer name v%c netns %sr",
-                  net, c, net, c, c, net) ||
-            shell("ip -n %sr link set v%c master br0 && ip -n %sr link set v%c up", net, c, net,
-                  c) ||
-            shell("ip -n %s%c addr add 10.77.0.%d/24 dev eth0 && ip -n %s%c link set eth0 up && "
-                  "ip -n %s%c link set lo up",
-                  net, c, i + 1, net, c, net, c))
-            return 0;
-    }
-    return 1;
-}
+static struct hosts hosts;
+static char calm[64];
 
 static void open_job(struct driver *d, const char *more)
 {
-    char text[1024], path[700];
+    char text[1024];
     snprintf(text, sizeof(text),
              "data: %s\nservers: 2\nshards: 2\nworkers: 2\nwidth: 16\nheads: 2\nhistory: 20\n"
              "batch: 64\nlog_every: 5\nepochs: 4\nread: greedy\nsnapshot_every: 60\nhost: eth0\n"
              "insecure: true\nmax_restarts: 10\nheartbeat_ms: 300\ndead_after_ms: 4000\n%s",
              data.set, more);
     CU_ASSERT_EQUAL_FATAL(driver_open(d, text), 0);
-    snprintf(path, sizeof(path), "%s/agent", d->folder);
-    FILE *file = fopen(path, "w");
-    CU_ASSERT_PTR_NOT_NULL_FATAL(file);
-    fputs("#!/bin/sh\nhost=$1\nshift\nexec ip netns exec $host sh -c \"$*\"\n", file);
-    fclose(file);
-    chmod(path, 0755);
-    setenv("OMPI_MCA_plm_rsh_agent", path, 1);
-    snprintf(path, sizeof(path), "%s/hosts", d->folder);
-    file = fopen(path, "w");
-    CU_ASSERT_PTR_NOT_NULL_FATAL(file);
-    fprintf(file, "%sa slots=1\n%sb slots=1\n", net, net);
-    fclose(file);
+    CU_ASSERT_EQUAL_FATAL(hosts_prepare(&hosts, d), 0);
 }
 
-/* `ip netns exec HOST sluice train ...`: the driver starts a script that does. */
 static void start(struct driver *d)
 {
-    static char path[700], hosts[700];
-    char *extra[] = {"--hostfile", hosts, NULL};
-    snprintf(path, sizeof(path), "%s/train", d->folder);
-    snprintf(hosts, sizeof(hosts), "%s/hosts", d->folder);
-    FILE *file = fopen(path, "w");
-    CU_ASSERT_PTR_NOT_NULL_FATAL(file);
-    fprintf(file, "#!/bin/sh\nexec ip netns exec %sm '%s' \"$@\"\n", net, SLUICE);
-    fclose(file);
-    chmod(path, 0755);
-    CU_ASSERT_EQUAL_FATAL(driver_start(d, path, extra), 0);
+    CU_ASSERT_EQUAL_FATAL(hosts_start(&hosts, d, SLUICE), 0);
 }
 
 static void finish(struct driver *d, unsigned before)
@@ -157,15 +91,14 @@ static void test_a_slow_and_lossy_network_changes_nothing(void)
     struct driver d;
     unsigned before = CU_get_number_of_failures();
     open_job(&d, "max_steps: 340\n");
-    if (shell("ip netns exec %sb tc qdisc add dev eth0 root netem delay 5ms loss 5%% 2>/dev/null",
-              net)) {
+    if (hosts_bend(&hosts, 2, "delay 5ms loss 5%")) {
         printf("  no netem here\n");
         driver_close(&d, false);
         return;
     }
     start(&d);
     finish(&d, before);
-    shell("ip netns exec %sb tc qdisc del dev eth0 root", net);
+    hosts_bend(&hosts, 2, NULL);
 }
 
 static void test_a_cut_of_two_seconds_changes_nothing(void)
@@ -175,9 +108,9 @@ static void test_a_cut_of_two_seconds_changes_nothing(void)
     open_job(&d, "");
     start(&d);
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":80,", 30000));
-    CU_ASSERT_EQUAL(shell("ip -n %sr link set va down", net), 0);
+    CU_ASSERT_EQUAL(hosts_shell("ip -n %sr link set va down", hosts.net), 0);
     driver_nap(2000);
-    CU_ASSERT_EQUAL(shell("ip -n %sr link set va up", net), 0);
+    CU_ASSERT_EQUAL(hosts_shell("ip -n %sr link set va up", hosts.net), 0);
     finish(&d, before);
 }
 
@@ -192,10 +125,10 @@ static void test_a_host_cut_off_for_good_is_named_and_ends_the_job(void)
     CU_ASSERT_EQUAL(system(command), 0);
     start(&d);
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":80,", 30000));
-    CU_ASSERT_EQUAL(shell("ip -n %sr link set vb down", net), 0);
+    CU_ASSERT_EQUAL(hosts_shell("ip -n %sr link set vb down", hosts.net), 0);
     CU_ASSERT_EQUAL(driver_wait(&d, 30000), 69);
     CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "is lost: no heartbeat for"));
-    shell("ip -n %sr link set vb up", net);
+    hosts_shell("ip -n %sr link set vb up", hosts.net);
     CU_ASSERT_EQUAL(driver_left(&d, 15000), 0);
     driver_close(&d, CU_get_number_of_failures() > before);
     small_data_close(&data);
@@ -211,13 +144,13 @@ int main(int argc, char **argv)
         T(test_a_host_cut_off_for_good_is_named_and_ends_the_job),
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (!bring_up()) {
-        take_down();
+    if (!hosts_open(&hosts)) {
+        hosts_close(&hosts);
         printf("network namespaces cannot be made here\n");
         return 77;
     }
     int failed = suite_run("cluster_e2e.hosts", tests, sizeof(tests) / sizeof(tests[0]),
                            argc > 1 ? argv[1] : NULL);
-    take_down();
+    hosts_close(&hosts);
     return failed;
 }
