@@ -109,6 +109,9 @@ static bool make_cgroup(char folder[200])
 {
     static const char *const roots[] = {"/sys/fs/cgroup/memory", "/sys/fs/cgroup"};
     static const char *const limits[] = {"memory.limit_in_bytes", "memory.max"};
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return false; /* there the supervisor is as large as a role, and may be the victim */
+#endif
     for (int i = 0; i < 2; i++) {
         snprintf(folder, 200, "%s/sluice-test-%d", roots[i], (int)getpid());
         if (mkdir(folder, 0755))
