@@ -9,26 +9,9 @@
  *
  *     bench_snapshot [--tiny] [--rounds N] [rows in thousands, default 200]
  */
-#include "tests/cluster_e2e/driver.h"
-#include "tests/cluster_e2e/small_data.h"
+#include "tests/bench/bench_job.h"
 
-#include <inttypes.h>
-#include <stdint.h>
-
-enum { MAX_ROUNDS = 15, MAX_LINES = 1 << 18, WITHIN_MS = 120000 };
-
-/* metrics.jsonl so far, read on from where the last look ended */
-struct metrics {
-    long offset;
-    int n_steps, n_snapshots;
-    uint64_t step[MAX_LINES];
-    int64_t time_ms[MAX_LINES];
-    int64_t snapshot_ms; /* when the newest was whole */
-};
-
-struct window {
-    int first, last; /* lines of metrics */
-};
+enum { MAX_ROUNDS = 15, WITHIN_MS = 120000 };
 
 struct round {
     double without, with, after;          /* steps a second */
@@ -37,77 +20,19 @@ struct round {
     bool is_delta;
 };
 
-static char set[600];
-
-static int make_data(const struct small_data *d, long users)
-{
-    char command[1400];
-    snprintf(set, sizeof(set), "%s/bench", d->folder);
-    snprintf(command, sizeof(command),
-             "'%s' generate --users %ld --items %ld --samples %ld --seed 3 --out '%s' >/dev/null",
-             SLUICE, users, users / 4 + 200, users * 2, set);
-    return system(command);
-}
-
-static int64_t wall_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void look(const struct driver *d, struct metrics *m)
-{
-    char path[700], line[16384];
-    snprintf(path, sizeof(path), "%s/out/run/metrics.jsonl", d->folder);
-    FILE *file = fopen(path, "r");
-    if (!file)
-        return;
-    fseek(file, m->offset, SEEK_SET);
-    while (fgets(line, sizeof(line), file) && strchr(line, '\n') && m->n_steps < MAX_LINES) {
-        int64_t time_ms = 0;
-        const char *step = strstr(line, "\"step\":");
-        m->offset = ftell(file);
-        if (sscanf(line, "{\"time_ms\":%" SCNd64, &time_ms) != 1 || !step)
-            continue;
-        if (strstr(line, "\"kind\":\"snapshot\"") && strstr(line, "\"status\":0")) {
-            m->n_snapshots++;
-            m->snapshot_ms = time_ms;
-        } else if (strstr(line, "\"kind\":\"progress\"")) {
-            m->step[m->n_steps] = strtoull(step + strlen("\"step\":"), NULL, 10);
-            m->time_ms[m->n_steps++] = time_ms;
-        }
-    }
-    fclose(file);
-}
-
 /* The lines of the next ms milliseconds, or until the n-th snapshot is whole. */
-static struct window watch(const struct driver *d, struct metrics *m, int64_t ms, int n_snapshots)
+static struct bench_window watch(const struct driver *d, struct bench_metrics *m, int64_t ms,
+                                 int n_snapshots)
 {
-    look(d, m);
-    struct window window = {m->n_steps > 0 ? m->n_steps - 1 : 0, 0};
-    int64_t until = wall_ms() + (n_snapshots ? WITHIN_MS : ms);
-    while (wall_ms() < until && !(n_snapshots && m->n_snapshots >= n_snapshots)) {
+    bench_look(d, m);
+    struct bench_window window = {m->n_steps > 0 ? m->n_steps - 1 : 0, 0};
+    int64_t until = bench_wall_ms() + (n_snapshots ? WITHIN_MS : ms);
+    while (bench_wall_ms() < until && !(n_snapshots && m->n_snapshots >= n_snapshots)) {
         driver_nap(5);
-        look(d, m);
+        bench_look(d, m);
     }
     window.last = m->n_steps - 1;
     return window;
-}
-
-static double rate(const struct metrics *m, struct window w)
-{
-    int64_t ms = m->time_ms[w.last] - m->time_ms[w.first];
-    return ms > 0 ? 1000.0 * (double)(m->step[w.last] - m->step[w.first]) / (double)ms : 0;
-}
-
-static double longest_step(const struct metrics *m, struct window w)
-{
-    int64_t longest = 0;
-    for (int i = w.first + 1; i <= w.last; i++)
-        if (m->time_ms[i] - m->time_ms[i - 1] > longest)
-            longest = m->time_ms[i] - m->time_ms[i - 1];
-    return (double)longest / 1000;
 }
 
 /* Bytes of the newest snapshot, and whether it stands upon another. */
@@ -127,35 +52,29 @@ static void look_at_newest(const struct driver *d, struct round *round)
     pclose(pipe);
 }
 
-static int measure(const struct driver *d, struct metrics *m, int64_t window_ms,
+static int measure(const struct driver *d, struct bench_metrics *m, int64_t window_ms,
                    struct round *round)
 {
     char command[1200];
-    struct window without = watch(d, m, window_ms, 0);
-    int64_t asked_ms = wall_ms();
+    struct bench_window without = watch(d, m, window_ms, 0);
+    int64_t asked_ms = bench_wall_ms();
     snprintf(command, sizeof(command), "'%s' snapshot '%s/out' >/dev/null", SLUICE, d->folder);
     int n = m->n_snapshots + 1;
     if (system(command) != 0)
         return -1;
-    struct window with = watch(d, m, 0, n), after = watch(d, m, window_ms, 0);
-    if (m->n_snapshots < n || m->n_steps == MAX_LINES)
+    struct bench_window with = watch(d, m, 0, n), after = watch(d, m, window_ms, 0);
+    if (m->n_snapshots < n || m->n_steps == BENCH_MAX_LINES)
         return -1;
     *round = (struct round){
-        .without = rate(m, without),
-        .with = rate(m, with),
-        .after = rate(m, after),
-        .longest_without = longest_step(m, without),
-        .longest_with = longest_step(m, with),
+        .without = bench_rate(m, without),
+        .with = bench_rate(m, with),
+        .after = bench_rate(m, after),
+        .longest_without = bench_longest_step(m, without),
+        .longest_with = bench_longest_step(m, with),
         .seconds = (double)(m->snapshot_ms - asked_ms) / 1000,
     };
     look_at_newest(d, round);
     return 0;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static void print_ratio(const char *name, const struct round *rounds, int n, bool after)
@@ -166,9 +85,9 @@ static void print_ratio(const char *name, const struct round *rounds, int n, boo
         base[i] = rounds[i].without;
         ratio[i] = value[i] / base[i];
     }
-    qsort(ratio, (size_t)n, sizeof(double), by_value);
-    qsort(value, (size_t)n, sizeof(double), by_value);
-    qsort(base, (size_t)n, sizeof(double), by_value);
+    qsort(ratio, (size_t)n, sizeof(double), bench_by_value);
+    qsort(value, (size_t)n, sizeof(double), bench_by_value);
+    qsort(base, (size_t)n, sizeof(double), bench_by_value);
     printf(
         "{\"name\":\"%s\",\"value\":%.2f,\"unit\":\"steps/s\",\"baseline\":%.2f,"
         "\"baseline_name\":\"without\",\"ratio\":%.3f,\"min\":%.3f,\"max\":%.3f,\"rounds\":%d}\n",
@@ -202,7 +121,7 @@ static void print_speed(const struct small_data *d, const struct round *rounds, 
         }
     if (!count)
         return;
-    qsort(speed, (size_t)count, sizeof(double), by_value);
+    qsort(speed, (size_t)count, sizeof(double), bench_by_value);
     double disk = dd_rate(d, bytes);
     printf("{\"name\":\"snapshot_%s\",\"value\":%.1f,\"unit\":\"MB/s\",\"baseline\":%.1f,"
            "\"baseline_name\":\"dd with fsync\",\"ratio\":%.3f,\"min\":%.1f,\"max\":%.1f,"
@@ -229,7 +148,7 @@ static void print_all(const struct small_data *d, const struct round *rounds, in
 
 int main(int argc, char **argv)
 {
-    static struct metrics metrics;
+    static struct bench_metrics metrics;
     static struct round rounds[MAX_ROUNDS];
     bool tiny = false;
     long users = 200000;
@@ -250,8 +169,8 @@ int main(int argc, char **argv)
         return 64;
     struct small_data data;
     struct driver d;
-    char text[1024];
-    if (small_data_open(&data, SLUICE) || make_data(&data, users))
+    char text[1024], set[600];
+    if (small_data_open(&data, SLUICE) || bench_make_data(&data, users, set, sizeof(set)))
         return 1;
     snprintf(text, sizeof(text),
              "data: %s\nservers: 2\nshards: 1\nworkers: 1\nwidth: 32\nheads: 2\nhistory: 10\n"

@@ -1,0 +1,204 @@
+/* What a live move of buckets costs, within one running job of 4 servers: one is drained, so that
+ * the other three get its quarter of the buckets, then one is added and gets a quarter of each.
+ *
+ *     before (a window) --ask--> [joins] --> buckets move --> [leaves] --> after (a window) --> ...
+ *
+ * Figures: the rate of steps while buckets move against the mean of before and after (they have
+ * another number of servers), the longest step meanwhile, the seconds that the move takes, rows
+ * moved and how many a second.
+ *
+ *     bench_move [--tiny] [--rounds N] [rows in thousands, default 200]
+ */
+#include "tests/bench/bench_job.h"
+
+#include <jansson.h>
+
+enum { MAX_ROUNDS = 12, WITHIN_MS = 60000, SERVERS = 4 };
+
+struct round {
+    bool adds;
+    double before, with, after;           /* steps a second */
+    double longest_with, longest_without; /* seconds */
+    double seconds, whole_seconds;        /* buckets moved in, the change took */
+    double rows;                          /* moved */
+    int n_buckets;
+};
+
+/* A figure of the newest server of the job, and the rows of all; its rank, or -1. */
+static int count_rows(const struct driver *d, const char *figure, double *newest_p, double *all_p)
+{
+    char command[1200];
+    int rank = -1;
+    *newest_p = *all_p = 0;
+    snprintf(command, sizeof(command), "'%s' status --json '%s/out'", SLUICE, d->folder);
+    FILE *pipe = popen(command, "r");
+    json_t *root = pipe ? json_loadf(pipe, 0, NULL) : NULL, *member;
+    size_t i;
+    if (pipe)
+        pclose(pipe);
+    json_array_foreach(json_object_get(root, "members"), i, member)
+    {
+        const char *role = json_string_value(json_object_get(member, "role"));
+        const char *state = json_string_value(json_object_get(member, "state"));
+        json_t *figures = json_object_get(member, "figures");
+        if (!role || strcmp(role, "ps") != 0 || !state || strcmp(state, "drained") == 0 || !figures)
+            continue;
+        rank = (int)json_integer_value(json_object_get(member, "rank"));
+        *newest_p = json_number_value(json_object_get(figures, figure)); /* listed by rank */
+        *all_p += json_number_value(json_object_get(figures, "rows"));
+    }
+    json_decref(root);
+    return rank;
+}
+
+/* Looks on for a while. */
+static void watch(const struct driver *d, struct bench_metrics *m, int64_t ms)
+{
+    for (int64_t until = bench_wall_ms() + ms; bench_wall_ms() < until; driver_nap(5))
+        bench_look(d, m);
+}
+
+/* Waits until the table has at least that many rows. */
+static bool await_rows(const struct driver *d, double rows)
+{
+    double newest = 0, all = 0;
+    for (int64_t until = driver_now_ms() + WITHIN_MS; driver_now_ms() < until; driver_nap(200))
+        if (count_rows(d, "rows", &newest, &all) >= 0 && all >= rows)
+            return true;
+    return false;
+}
+
+static int measure(const struct driver *d, struct bench_metrics *m, int64_t window_ms,
+                   struct round *round)
+{
+    char command[1200];
+    double all = 0;
+    int n = m->n_changes + 1;
+    watch(d, m, window_ms);
+    int64_t asked_ms = bench_wall_ms();
+    if (count_rows(d, "rows", &round->rows, &all) < 0)
+        return -1;
+    snprintf(command, sizeof(command), "'%s' drain '%s/out' --servers %d >/dev/null", SLUICE,
+             d->folder, round->adds ? SERVERS : SERVERS - 1);
+    if (system(command) != 0)
+        return -1;
+    for (int64_t until = bench_wall_ms() + WITHIN_MS; m->n_changes < n; driver_nap(5)) {
+        bench_look(d, m);
+        if (bench_wall_ms() > until)
+            return -1;
+    }
+    watch(d, m, window_ms);
+    if (m->n_steps == BENCH_MAX_LINES || m->moved_ms <= m->moving_ms)
+        return -1;
+    for (int i = 0; round->adds && i < 50; i++) { /* it tells of them with one of its next beats */
+        if (count_rows(d, "rows_moved_in_total", &round->rows, &all) >= 0 && round->rows > 0)
+            break;
+        driver_nap(100);
+    }
+    struct bench_window before = bench_between(m, asked_ms - window_ms, asked_ms),
+                        with = bench_between(m, m->moving_ms, m->moved_ms),
+                        after = bench_between(m, m->changed_ms, bench_wall_ms());
+    double longest_before = bench_longest_step(m, before),
+           longest_after = bench_longest_step(m, after);
+    round->before = bench_rate(m, before);
+    round->with = bench_rate(m, with);
+    round->after = bench_rate(m, after);
+    round->longest_with = bench_longest_step(m, with);
+    round->longest_without = longest_before > longest_after ? longest_before : longest_after;
+    round->seconds = (double)(m->moved_ms - m->moving_ms) * 1e-3;
+    round->whole_seconds = (double)(m->changed_ms - asked_ms) * 1e-3;
+    round->n_buckets = m->n_moved;
+    return round->before > 0 && round->with > 0 && round->after > 0 ? 0 : -1;
+}
+
+static double middle(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof(double), bench_by_value);
+    return values[n / 2];
+}
+
+static void print_kind(const char *name, const struct round *rounds, int n, bool adds)
+{
+    double ratio[MAX_ROUNDS], with[MAX_ROUNDS], base[MAX_ROUNDS], seconds[MAX_ROUNDS];
+    double whole[MAX_ROUNDS], rows[MAX_ROUNDS], longest = 0, longest_without = 0;
+    int k = 0, n_buckets = 0;
+    for (int i = 0; i < n; i++) {
+        const struct round *r = &rounds[i];
+        if (r->adds != adds)
+            continue;
+        with[k] = r->with;
+        base[k] = (r->before + r->after) / 2;
+        ratio[k] = r->with / base[k];
+        seconds[k] = r->seconds;
+        whole[k] = r->whole_seconds;
+        rows[k++] = r->rows;
+        longest = r->longest_with > longest ? r->longest_with : longest;
+        longest_without =
+            r->longest_without > longest_without ? r->longest_without : longest_without;
+        n_buckets = r->n_buckets;
+    }
+    if (!k)
+        return;
+    double half = middle(ratio, k), took = middle(seconds, k), moved = middle(rows, k);
+    printf("{\"name\":\"%s_rate\",\"value\":%.1f,\"unit\":\"steps/s\",\"baseline\":%.1f,"
+           "\"baseline_name\":\"before and after\",\"ratio\":%.3f,\"min\":%.3f,\"max\":%.3f,"
+           "\"rounds\":%d}\n",
+           name, middle(with, k), middle(base, k), half, ratio[0], ratio[k - 1], k);
+    printf("{\"name\":\"%s_longest_step\",\"value\":%.3f,\"unit\":\"s\",\"baseline\":%.3f,"
+           "\"baseline_name\":\"the longest before or after\",\"ratio\":%.2f}\n",
+           name, longest, longest_without, longest_without > 0 ? longest / longest_without : 0);
+    printf("{\"name\":\"%s_rows\",\"value\":%.0f,\"unit\":\"rows/s\",\"rows\":%.0f,"
+           "\"buckets\":%d,\"seconds\":%.3f,\"min\":%.3f,\"max\":%.3f,\"from_asked\":%.3f}\n",
+           name, moved / took, moved, n_buckets, took, seconds[0], seconds[k - 1],
+           middle(whole, k));
+}
+
+int main(int argc, char **argv)
+{
+    static struct bench_metrics metrics;
+    static struct round rounds[MAX_ROUNDS];
+    bool tiny = false;
+    long n_rows = 200000;
+    int n_rounds = 8, n = 0;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--tiny") == 0)
+            tiny = true;
+        else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
+            n_rounds = atoi(argv[++i]);
+        else
+            n_rows = atol(argv[i]) * 1000;
+    }
+    if (tiny) {
+        n_rows = 2000;
+        n_rounds = 2;
+    }
+    if (n_rounds < 1 || n_rounds > MAX_ROUNDS || n_rows < 1000)
+        return 64;
+    struct small_data data;
+    struct driver d;
+    char text[1024], set[600];
+    if (small_data_open(&data, SLUICE) || bench_make_data(&data, 2 * n_rows, set, sizeof(set)))
+        return 1;
+    snprintf(text, sizeof(text),
+             "data: %s\nservers: %d\nshards: 1\nworkers: 1\nwidth: 32\nheads: 2\nhistory: 10\n"
+             "batch: 256\nlog_every: 1\nepochs: 1000\nread: greedy\n",
+             set, SERVERS);
+    int64_t window_ms = tiny ? 300 : 3000;
+    bool failed = driver_open(&d, text) || driver_start(&d, SLUICE, NULL) ||
+                  !driver_await_text(&d, "metrics.jsonl", "\"step\":20,", 60000) ||
+                  !await_rows(&d, 0.8 * (double)n_rows);
+    for (; !failed && n < n_rounds; n++) {
+        rounds[n].adds = n % 2 == 1;
+        failed = measure(&d, &metrics, window_ms, &rounds[n]) != 0;
+    }
+    kill(d.pid, SIGTERM);
+    failed |= driver_wait(&d, 60000) != 75;
+    if (!failed) {
+        print_kind("move_drain", rounds, n, false);
+        print_kind("move_add", rounds, n, true);
+    }
+    failed |= driver_left(&d, 2000) > 0;
+    driver_close(&d, failed);
+    small_data_close(&data);
+    return failed;
+}
