@@ -39,23 +39,34 @@ static bool same_process(const struct member *m, const struct clu_control_messag
     return m->pid == message->pid && strcmp(m->host, message->host) == 0;
 }
 
+static bool is_queued(const struct member *m, enum clu_order_kind kind)
+{
+    for (const struct queued_order *queued = m->orders; queued; queued = queued->next)
+        if (queued->order.kind == kind)
+            return true;
+    return false;
+}
+
 /* An order that this scheduler's predecessor may have given, or not, is given again: taking it
- * twice does no harm. */
+ * twice does no harm. Others may be queued already: of a snapshot that was due before this member
+ * came back. */
 static void order_again(struct schd_coordinator *c, struct member *m)
 {
     struct clu_order stop = {.kind = CLU_ORDER_STOP, .status = CLU_E_INTERRUPTED};
-    if (m->orders)
-        return;
     if (c->phase == SCHD_RESTORING && m->kept && m->state == SCHD_IN) {
-        schd_core_order_restore(c, m);
+        if (!is_queued(m, CLU_ORDER_RESTORE))
+            schd_core_order_restore(c, m);
     } else if (c->phase == SCHD_STOPPING && m->role == CLU_ROLE_PS) {
         stop.status = c->finished ? CLU_OK : CLU_E_INTERRUPTED;
-        schd_core_order(c, m, &stop);
+        if (!is_queued(m, CLU_ORDER_STOP))
+            schd_core_order(c, m, &stop);
     } else if (c->phase == SCHD_RUNNING && c->stopping && m->role == CLU_ROLE_WORKER) {
         stop.snapshot = true;
-        schd_core_order(c, m, &stop);
+        if (!is_queued(m, CLU_ORDER_STOP))
+            schd_core_order(c, m, &stop);
     } else if (c->phase == SCHD_RUNNING && m->role == CLU_ROLE_WORKER && m->rank == 0) {
-        schd_core_order_again(c);
+        if (!is_queued(m, CLU_ORDER_MOVE))
+            schd_core_order_again(c);
     }
 }
 
@@ -168,7 +179,8 @@ static void on_join(struct schd_coordinator *c, int64_t now, struct member *m,
         break;
     case SCHD_IN:
     case SCHD_READY:
-        schd_core_welcome(c, m); /* the first one was lost */
+        schd_core_welcome(c, m); /* the first one was lost, with its orders perhaps */
+        order_again(c, m);
         break;
     default:
         break;

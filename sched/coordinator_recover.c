@@ -100,8 +100,9 @@ static void stand(struct schd_coordinator *c, int64_t now, bool workers)
 {
     for (int i = 0; i < c->n_servers; i++) {
         struct member *m = &c->members[i];
-        if (schd_core_is_here(m) || m->state == SCHD_DRAINED)
-            continue;
+        if (schd_core_is_here(m) || m->state == SCHD_DRAINED ||
+            schd_core_is_spare(c, m, "is away while the job recovers"))
+            continue; /* nobody starts a server that is not needed any more: it is not waited for */
         schd_core_forget(c, m);
         m->stand = true;
     }

@@ -429,6 +429,75 @@ static void test_a_restarted_scheduler_takes_the_change_up(void)
     schd_coordinator_free(c);
 }
 
+/* The scheduler is started again, and whoever was known to it joins again. */
+static void restart_scheduler(int n_servers)
+{
+    struct clu_packer packer;
+    struct schd_life life = {.job_id = 1, .generation = 1};
+    struct schd_shape s = shape;
+    s.n_servers = n_servers;
+    s.servers_stand = true;
+    clu_packer_init(&packer);
+    schd_coordinator_save(c, &packer);
+    schd_coordinator_free(c);
+    c = schd_coordinator_create(&s, &life, now);
+    carry_out();
+    CU_ASSERT_EQUAL_FATAL(schd_coordinator_load(c, now, packer.data, packer.size_bytes), 0);
+    clu_packer_fini(&packer);
+    move_ordered = false;
+}
+
+/* Another order was queued for rank 0 before it came back, or it had never had its welcome. */
+static void test_a_restarted_scheduler_orders_the_move_again_whatever_else_it_orders(void)
+{
+    for (int how = 0; how < 2; how++) {
+        begin(3);
+        CU_ASSERT_EQUAL(drain(2), 0);
+        restart_scheduler(3);
+        int status = how == 0 ? schd_coordinator_snapshot(c, now) : CLU_OK;
+        CU_ASSERT_EQUAL(status, CLU_OK);
+        if (how == 1)
+            worker[0].incarnation = 0;
+        m.pid = 100 * (CLU_ROLE_WORKER + 1);
+        hear(CLU_ROLE_WORKER, 0, CLU_CONTROL_JOIN);
+        CU_ASSERT(move_ordered);
+        schd_coordinator_free(c);
+    }
+}
+
+/* The last word of rank 0 is that all has moved; the drained server had died a moment before. */
+static void test_a_drained_server_that_died_before_all_had_moved_is_not_waited_for(void)
+{
+    begin(3);
+    restart_scheduler(3);
+    for (int r = 0; r < 3; r++) {
+        m.pid = 100 * (CLU_ROLE_PS + 1) + r;
+        m.n_endpoints = SHARDS;
+        hear(CLU_ROLE_PS, r, CLU_CONTROL_JOIN);
+    }
+    for (int r = 0; r < N_WORKERS; r++) {
+        m.pid = 100 * (CLU_ROLE_WORKER + 1) + r;
+        hear(CLU_ROLE_WORKER, r, CLU_CONTROL_JOIN);
+    }
+    CU_ASSERT_EQUAL(drain(2), 0);
+    while (n_buckets_of(2) > 0) {
+        CU_ASSERT_FATAL(move_a_group());
+        act(CLU_ROLE_WORKER, 0);
+    }
+    ps[2].runs = false;
+    schd_coordinator_gone(c, now, CLU_ROLE_PS, 2, CLU_E_LOST, "was killed by signal 9");
+    carry_out();
+    CU_ASSERT(move_a_group()); /* SETTLED, while the job is broken */
+    CU_ASSERT_EQUAL(schd_coordinator_plan(c), SCHD_WAY_STAND);
+    CU_ASSERT(!schd_coordinator_starts(c, SCHD_WAY_STAND, CLU_ROLE_PS, 2));
+    schd_coordinator_recover(c, now, SCHD_WAY_STAND, "", 0);
+    carry_out();
+    CU_ASSERT_EQUAL(view().phase, SCHD_RUNNING);
+    CU_ASSERT_EQUAL(view().change, SCHD_CHANGE_NONE);
+    CU_ASSERT_EQUAL(view().n_servers, 2);
+    schd_coordinator_free(c);
+}
+
 /* ---- a walk: any of these at any moment ---- */
 
 static int n_free_ranks(void)
@@ -514,4 +583,6 @@ SUITE("sched.shape", T(test_a_drained_server_gives_its_buckets_away_and_ends),
       T(test_a_loss_while_buckets_move_goes_back_by_the_map_that_is_stored),
       T(test_a_drained_server_may_end_as_it_likes),
       T(test_a_restarted_scheduler_takes_the_change_up),
+      T(test_a_restarted_scheduler_orders_the_move_again_whatever_else_it_orders),
+      T(test_a_drained_server_that_died_before_all_had_moved_is_not_waited_for),
       T(test_no_order_of_events_leaves_the_job_waiting))
