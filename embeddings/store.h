@@ -194,10 +194,11 @@ static inline void emb_store_fetch(const struct emb_store *store, uint32_t slot,
 }
 
 /* How a walk goes: its stages are `ahead` keys apart, and `turn` keys go through one stage before
- * the next. Pulls go key by key, so that lines are on their way while rows are copied, and not far
- * ahead, so that the first TLB, of some dozens of entries, still holds the pages when they are used
- * (0.41 .. 0.46 of a bare loop, in blocks 0.28). Pushes go in blocks: an update computes for longer
- * than a row is on its way (0.55, key by key 0.45). */
+ * the next. Both values were found by trying. Pulls go key by key, so that lines are on their way
+ * while rows are copied, and not far ahead (0.41 .. 0.46 of a bare loop, in blocks 0.28; perhaps as
+ * the first TLB, of some dozens of entries, then still holds the pages: there were no hardware
+ * counters to prove it). Pushes go in blocks (0.55, key by key 0.45): perhaps as an update computes
+ * for longer than a row is on its way. */
 struct emb_pace {
     uint32_t ahead, turn; /* turn divides ahead, at most EMB_WALK_AHEAD */
 };

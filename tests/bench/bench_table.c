@@ -272,6 +272,8 @@ static void longest(const char *name, double *samples, size_t n)
 {
     char text[80];
     qsort(samples, n, sizeof(*samples), ascending);
+    snprintf(text, sizeof(text), "%s_median_ms", name);
+    bench_line(text, (struct bench_spread){samples[n / 2], 0}, "ms for 4096 rows", NULL, 0, 0);
     snprintf(text, sizeof(text), "%s_p999_ms", name);
     bench_line(text, (struct bench_spread){samples[n - 1 - n / 1000], 0}, "ms for 4096 rows", NULL,
                0, 0);
