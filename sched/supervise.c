@@ -542,6 +542,12 @@ static int recover_or_end(struct schd_supervisor *s, bool *again_p)
         return v.status;
     }
     count_death(s);
+    if (s->n_deaths_at_step >= MAX_DEATHS_AT_STEP && v.status == CLU_E_IO) {
+        schd_supervisor_say(
+            s, CLU_LOG_ERROR, "%s; the %d. time at step %llu: make room on its disk, or see %s",
+            v.text, s->n_deaths_at_step, (unsigned long long)s->step, s->log_folder);
+        return v.status;
+    }
     if (s->n_deaths_at_step >= MAX_DEATHS_AT_STEP) {
         schd_supervisor_say(s, CLU_LOG_ERROR,
                             "%s; the %d. time at step %llu: that is a bug, not bad luck", v.text,

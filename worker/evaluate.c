@@ -16,6 +16,7 @@
 #include "model/read.h"
 #include "model/workspace.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
@@ -314,13 +315,15 @@ int wrk_evaluation_append(const struct wrk_evaluation *evaluation, const char *p
     if (!text)
         return clu_fail(CLU_E_NO_MEMORY, "%s: no memory for a line", path);
     FILE *stream = fopen(path, "a");
-    int failed = !stream || fprintf(stream, "%s\n", text) < 0;
-    if (stream && (fflush(stream) || fsync(fileno(stream))))
-        failed = 1;
-    if (stream && fclose(stream))
-        failed = 1;
+    int error = !stream || fprintf(stream, "%s\n", text) < 0 ? errno : 0;
+    if (stream && (fflush(stream) || fsync(fileno(stream))) && !error)
+        error = errno;
+    if (stream && fclose(stream) && !error)
+        error = errno;
     free(text);
-    return failed ? clu_fail(CLU_E_IO, "%s: a line cannot be added", path) : CLU_OK;
+    return error ? clu_fail(clu_status_from_errno(error), "%s: a line cannot be added: %s", path,
+                            strerror(error))
+                 : CLU_OK;
 }
 
 static void cell(char *out, size_t size, double value)

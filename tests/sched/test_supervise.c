@@ -290,6 +290,19 @@ static void test_the_same_death_three_times_is_a_bug(void)
     close_job(&d, before);
 }
 
+static void test_the_same_failure_to_write_three_times_is_a_disk(void)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    setenv("SLUICE_STANDIN_EXIT", "worker:0:25:74", 1);
+    open_job(&d, LONG, 8, 20);
+    start(&d);
+    unsetenv("SLUICE_STANDIN_EXIT");
+    CU_ASSERT_EQUAL(driver_wait(&d, 40000), 74);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "make room on its disk"));
+    close_job(&d, before);
+}
+
 SUITE("sched.supervise", T(test_a_job_ends_with_0_and_a_whole_snapshot),
       T(test_a_killed_server_ends_the_job_and_is_named),
       T(test_a_killed_scheduler_ends_the_job_and_is_named),
@@ -303,4 +316,5 @@ SUITE("sched.supervise", T(test_a_job_ends_with_0_and_a_whole_snapshot),
       T(test_sigusr1_makes_everybody_write_their_state), T(test_a_job_survives_killed_servers),
       T(test_a_scheduler_that_stands_still_during_a_restart_mixes_nothing_up),
       T(test_a_job_survives_a_killed_mpirun), T(test_a_job_survives_a_killed_scheduler),
-      T(test_the_same_death_three_times_is_a_bug))
+      T(test_the_same_death_three_times_is_a_bug),
+      T(test_the_same_failure_to_write_three_times_is_a_disk))
