@@ -11,7 +11,9 @@
 #include "tests/suite.h"
 
 enum {
-    N = 4, /* members: ps 0, ps 1, worker 0, worker 1 */
+    N = 5, /* members: ps 0, ps 1, worker 0, worker 1, and ps 2 where one is added */
+    ADDED = 4,
+    MAX_OWNERS = 8, /* versions of who owns which bucket */
     MAX_QUEUE = 24,
     MAX_DEPTH = 400,
     N_STEPS = 2, /* a snapshot after each */
@@ -26,7 +28,7 @@ struct note { /* a message in a queue, either way */
     enum clu_control_op op;
     enum clu_report_kind kind;
     enum clu_order_kind order;
-    uint64_t number, step, incarnation, generation;
+    uint64_t number, step, incarnation, generation, owners;
     int status, pid;
     bool stand;
 };
@@ -35,9 +37,11 @@ struct process {
     enum life life;
     uint64_t incarnation, generation, last_order, n_reports, step, resume;
     bool was_in, rejoining, stand;
+    uint64_t owners, told_owners; /* rank 0: of its map; known to be stored */
+    bool move_ordered;
     int n_up, n_down, pid, leave_status;
     struct note up[MAX_QUEUE], down[MAX_QUEUE];
-    struct note pending[4]; /* reports without a receipt */
+    struct note pending[MAX_QUEUE]; /* reports without a receipt */
     int n_pending;
 };
 
@@ -51,7 +55,7 @@ struct world {
     struct process p[N];
     struct stale stale[MAX_STALE];
     int n_stale;
-    uint64_t rows[2], rows_generation[2]; /* on the servers' disks: steps applied, in which life */
+    uint64_t rows[3], rows_generation[3]; /* on the servers' disks: steps applied, in which life */
     bool disk_lost, sched_crashed, finished_said;
     int64_t now, idle_since;
     int n_crashes, max_crashes;
@@ -60,7 +64,13 @@ struct world {
     uint64_t committed, commit_step, n_recoveries;
     struct clu_packer stored; /* what SAVE wrote last */
     const char *broken;       /* a promise that broke */
+    /* a change of shape */
+    bool asked, released[N]; /* the end of a released process is well */
+    uint64_t stored_owners;
+    uint16_t shard_of[MAX_OWNERS][CLU_N_BUCKETS], owned[MAX_OWNERS][3];
 };
+
+static enum { STAYS, DRAINS, ADDS } changes; /* ps 1 is drained, or ps 2 added */
 
 static struct schd_shape shape = {.n_servers = 2,
                                   .shards_per_server = 1,
@@ -72,10 +82,11 @@ static struct schd_shape shape = {.n_servers = 2,
                                   .supervised = true};
 static struct clu_control_message m;
 
-static inline enum clu_role role_of(int i)
-{
-    return i < 2 ? CLU_ROLE_PS : CLU_ROLE_WORKER;
-}
+static inline void carry_out(struct world *w);
+static inline void report(struct world *w, int i, enum clu_report_kind kind, uint64_t step);
+static inline void start_process(struct world *w, int i);
+
+#include "tests/sched/coordinator_world_moves.h"
 
 static inline void push(struct world *w, struct note *queue, int *n, struct note note)
 {
@@ -108,6 +119,7 @@ static inline void send(struct world *w, const struct schd_action *a)
                        .incarnation = a->welcome.incarnation,
                        .generation =
                            a->op == CLU_CONTROL_ORDER ? a->order.generation : a->welcome.generation,
+                       .owners = w->c->map.owners,
                        .stand = a->welcome.stand,
                        .status = a->op == CLU_CONTROL_ORDER ? a->order.status : a->status});
 }
@@ -120,9 +132,14 @@ static inline void carry_out(struct world *w)
             send(w, &a);
         } else if (a.kind == SCHD_SAVE) {
             schd_coordinator_save(w->c, &w->stored);
+            w->stored_owners = w->c->map.owners;
         } else if (a.kind == SCHD_COMMIT) {
             w->commit_due = true;
             w->commit_step = a.step;
+        } else if (a.kind == SCHD_START) {
+            start_process(w, ADDED);
+        } else if (a.kind == SCHD_RELEASE) {
+            w->released[a.rank == 2 ? ADDED : a.rank] = true;
         } else if (a.kind == SCHD_END) {
             w->ended = true;
             w->end_status = a.status;
@@ -140,7 +157,7 @@ static inline void hear(struct world *w, int i, struct note note)
     memset(&m.report, 0, offsetof(struct clu_report, figures));
     m.op = note.op;
     m.role = role_of(i);
-    m.rank = i % 2;
+    m.rank = rank_of(i);
     m.incarnation = note.incarnation;
     m.number = note.number;
     m.status = note.status;
@@ -149,7 +166,11 @@ static inline void hear(struct world *w, int i, struct note note)
     m.report.kind = note.kind;
     m.report.step = note.step;
     m.report.generation = note.generation;
-    if (i < 2 && note.op == CLU_CONTROL_JOIN) {
+    if (note.kind == CLU_REPORT_MOVED) {
+        m.report.owners = note.step;
+        memcpy(m.report.shard_of, w->shard_of[note.step], sizeof(m.report.shard_of));
+    }
+    if (role_of(i) == CLU_ROLE_PS && note.op == CLU_CONTROL_JOIN) {
         m.n_endpoints = 1;
         strcpy(m.endpoints[0], "tcp://127.0.0.1:1");
     }
@@ -176,9 +197,9 @@ static inline void report(struct world *w, int i, enum clu_report_kind kind, uin
                         .number = ++p->n_reports,
                         .generation = p->generation,
                         .incarnation = p->incarnation};
-    if (p->n_pending < 4)
-        p->pending[p->n_pending++] = note;
-    say(w, i, note);
+    push(w, p->pending, &p->n_pending, note);
+    if (!p->rejoining) /* all go again with the welcome */
+        say(w, i, note);
 }
 
 static inline void leave(struct world *w, int i, int status)
@@ -205,16 +226,19 @@ static inline void forget_pending(struct process *p, uint64_t number, bool snaps
 static inline void restore(struct world *w, int i, struct note note)
 {
     struct process *p = &w->p[i];
+    int r = rank_of(i);
     p->generation = note.generation;
-    if (note.stand && w->rows_generation[i] != note.generation) {
+    if (note.stand && w->rows_generation[r] != note.generation) {
         leave(w, i, CLU_E_LOST);
         return;
     }
     p->life = IN;
     if (note.stand)
         return;
-    w->rows[i] = note.step;
-    w->rows_generation[i] = note.generation;
+    w->rows[r] = note.step;
+    w->rows_generation[r] = note.generation;
+    if (i == ADDED && !is_asked(w, i)) /* it joins a life that goes on */
+        return;
     if (note.step > w->committed)
         w->broken = "a life began at a snapshot that was never committed";
     if (note.step < w->committed)
@@ -236,7 +260,9 @@ static inline void on_welcome(struct world *w, int i, struct note note)
     if (!p->was_in)
         p->generation = note.generation; /* afterwards a server's grows by order alone */
     p->last_order = 0;
-    if (!p->was_in && i < 2) {
+    if (!p->was_in && i == 2)
+        take_owners(w, note.owners);
+    if (!p->was_in && role_of(i) == CLU_ROLE_PS) {
         restore(w, i, note);
     } else if (!p->was_in) {
         p->step = p->resume = note.step;
@@ -262,6 +288,12 @@ static inline void on_order(struct world *w, int i, struct note note)
             p->life = TRAINING;
     } else if (note.order == CLU_ORDER_RESTORE && note.generation > p->generation) {
         restore(w, i, note);
+    } else if (note.order == CLU_ORDER_MOVE) {
+        p->move_ordered = true;
+    } else if (note.order == CLU_ORDER_MOVED) {
+        if (note.step > w->stored_owners)
+            w->broken = "rank 0 was told of owners that are not stored";
+        p->told_owners = note.step;
     } else if (note.order == CLU_ORDER_STOP) {
         leave(w, i, note.status);
     }
@@ -289,9 +321,12 @@ static inline void receive(struct world *w, int i)
 static inline bool can_step(const struct world *w)
 {
     const struct process *a = &w->p[2], *b = &w->p[3];
+    for (int i = 0; i < N; i++)
+        if (role_of(i) == CLU_ROLE_PS && is_asked(w, i) &&
+            (w->p[i].life != SERVING || w->rows[rank_of(i)] < a->step))
+            return false;
     return a->life == TRAINING && b->life == TRAINING && a->step == b->step &&
-           a->generation == b->generation && a->step < N_STEPS && w->p[0].life == SERVING &&
-           w->p[1].life == SERVING && w->rows[0] >= a->step && w->rows[1] >= a->step;
+           a->generation == b->generation && a->step < N_STEPS && !is_held_up(w);
 }
 
 /* Workers that go on with rows as they stand: after the step that any shard has reached; the others
@@ -304,21 +339,23 @@ static inline void agree_on_rows(struct world *w, struct process *p)
 
 static inline void step_together(struct world *w)
 {
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < N; i++) {
+        if (role_of(i) != CLU_ROLE_PS || !is_asked(w, i))
+            continue;
         if (w->p[i].generation != w->p[2].generation)
             w->broken = "workers and servers of two lives trained together";
-    for (int i = 0; i < 2; i++) {
-        if (w->rows[i] != w->p[2].step)
+        if (w->rows[rank_of(i)] != w->p[2].step)
             w->broken = "rows of another step than the workers'";
-        if (w->rows_generation[i] != w->p[2].generation)
+        if (w->rows_generation[rank_of(i)] != w->p[2].generation)
             w->broken = "rows of another life than the workers'";
-        if (w->c->members[i].state != SCHD_READY && w->c->phase == SCHD_RUNNING)
+        if (state_of(w, i) != SCHD_READY && w->c->phase == SCHD_RUNNING)
             w->broken = "the job runs with a server that is not ready";
     }
     w->p[2].step = ++w->p[3].step;
     w->p[2].life =
         COMMITTING; /* every step's snapshot is waited for: it is the last one's that matters */
     report(w, 2, CLU_REPORT_SNAPSHOT, w->p[2].step);
+    w->rows[2] += is_asked(w, ADDED);
     w->rows[0]++; /* the other server's push may be under way still */
 }
 
@@ -334,21 +371,23 @@ static inline bool act(struct world *w, int i, bool dry)
         }
         return true;
     case IN:
-        if (i >= 2 && p->stand && (w->p[0].life != SERVING || w->p[1].life != SERVING))
+        if (role_of(i) == CLU_ROLE_WORKER && p->stand &&
+            (w->p[0].life != SERVING || w->p[1].life != SERVING))
             return false; /* it has to ask both */
-        if (!dry && i >= 2 && p->stand)
+        if (!dry && role_of(i) == CLU_ROLE_WORKER && p->stand)
             agree_on_rows(w, p);
-        if (!dry && i < 2)
+        if (!dry && role_of(i) == CLU_ROLE_PS)
             report(w, i, CLU_REPORT_READY, 0);
         if (!dry)
-            p->life = i < 2 ? SERVING : TRAINING;
+            p->life = role_of(i) == CLU_ROLE_PS ? SERVING : TRAINING;
         if (!dry && i == 2 && p->stand && p->step == N_STEPS && p->resume != p->step) {
             p->life = COMMITTING; /* the dead had done the last step, but not stored it */
             report(w, i, CLU_REPORT_SNAPSHOT, p->step);
         }
         return true;
     case SERVING:
-        if (i != 1 || w->rows[1] >= w->p[2].step || w->p[2].generation != w->rows_generation[1] ||
+        if (i != 1 || !is_asked(w, 1) || w->rows[1] >= w->p[2].step ||
+            w->p[2].generation != w->rows_generation[1] ||
             (w->p[2].life != TRAINING && w->p[2].life != COMMITTING))
             return false;
         if (!dry)
@@ -390,8 +429,12 @@ static inline void open_world(struct world *w)
     clu_packer_init(&w->stored);
     w->now = 1000;
     w->c = schd_coordinator_create(&shape, &life, w->now);
-    for (int i = 0; i < N; i++)
+    for (int i = 0; i < ADDED; i++)
         start_process(w, i);
+    w->p[ADDED].life = GONE; /* it has not begun */
+    memcpy(w->shard_of[w->c->map.owners], w->c->map.shard_of, sizeof(w->c->map.shard_of));
+    count_owned(w, w->c->map.owners);
+    w->p[2].owners = w->c->map.owners;
     carry_out(w);
 }
 
@@ -406,12 +449,13 @@ static inline void crash_member(struct world *w, int i, bool with_disk)
     w->n_crashes++;
     w->disk_lost |= with_disk;
     if (with_disk)
-        w->rows[i] = w->rows_generation[i] = 0;
+        w->rows[rank_of(i)] = w->rows_generation[rank_of(i)] = 0;
     w->p[i].life = CRASHED;
     w->p[i].n_up = w->p[i].n_down = 0;
-    schd_coordinator_gone(w->c, w->now, role_of(i), i % 2, CLU_E_LOST, "was killed");
+    schd_coordinator_gone(w->c, w->now, role_of(i), rank_of(i), CLU_E_LOST, "was killed");
     carry_out(w);
-    w->need_recovery = !w->ended; /* the supervisor saw it, whatever the coordinator thinks */
+    w->need_recovery =
+        !w->ended && !w->released[i]; /* the supervisor saw it, whatever the coordinator thinks */
 }
 
 /* The scheduler dies and is started again from its store; what was on the wire is lost. */
@@ -433,7 +477,7 @@ static inline void crash_scheduler(struct world *w)
     carry_out(w);
     for (int i = 0; i < N && !w->ended; i++) /* the supervisor tells what it cannot have seen */
         if (w->p[i].life == CRASHED) {
-            schd_coordinator_gone(w->c, w->now, role_of(i), i % 2, CLU_E_LOST, "was killed");
+            schd_coordinator_gone(w->c, w->now, role_of(i), rank_of(i), CLU_E_LOST, "was killed");
             carry_out(w);
         }
 }
@@ -456,14 +500,16 @@ static inline void recover(struct world *w)
     enum schd_way way = schd_coordinator_plan(w->c);
     bool lost_server = w->p[0].life == CRASHED || w->p[1].life == CRASHED;
     bool start[N];
-    if (w->n_crashes == 1 && way >= SCHD_WAY_BACK && w->c->ran && w->c->shape.servers_stand &&
-        lost_server && !w->disk_lost && !w->c->must_go_back && schd_core_workers_stay(w->c))
+    if (w->n_crashes == 1 && way >= SCHD_WAY_BACK && w->c->ran &&
+        w->c->change != SCHD_CHANGE_MOVING && w->c->shape.servers_stand && lost_server &&
+        !w->disk_lost && !w->c->must_go_back && schd_core_workers_stay(w->c))
         w->broken = "the job goes back for a server whose rows stand";
     for (int i = 0; i < N; i++) {
-        start[i] = schd_coordinator_starts(w->c, way, role_of(i), i % 2);
+        start[i] = member_of(w, i) && schd_coordinator_starts(w->c, way, role_of(i), rank_of(i));
         if (start[i])
             start_process(w, i); /* what is left of it is dead: it starts when the job goes on */
-        else if (w->p[i].life == CRASHED && w->c->members[i].state != SCHD_LEFT &&
+        else if (w->p[i].life == CRASHED && state_of(w, i) != SCHD_LEFT &&
+                 !(role_of(i) == CLU_ROLE_PS && schd_core_is_needless(w->c, rank_of(i))) &&
                  w->n_crashes == 1 && w->c->phase != SCHD_ENDED && !w->c->finished)
             w->broken = "the job goes on with a process that is no more";
     }
@@ -472,8 +518,8 @@ static inline void recover(struct world *w)
     schd_coordinator_recover(w->c, w->now, way, w->committed ? "snapshot" : "", w->committed);
     carry_out(w);
     for (int i = 0; i < N; i++)
-        if (!start[i] && w->c->members[i].state == SCHD_ABSENT && w->c->phase != SCHD_STOPPING &&
-            w->c->phase != SCHD_ENDED)
+        if (!start[i] && member_of(w, i) && state_of(w, i) == SCHD_ABSENT &&
+            w->c->phase != SCHD_STOPPING && w->c->phase != SCHD_ENDED)
             w->broken = "somebody is missing who was not to be started";
 }
 
@@ -487,7 +533,8 @@ static inline void pass_time(struct world *w)
             say(w, i, (struct note){.op = CLU_CONTROL_JOIN});
         else if (p->life >= IN && p->life <= COMMITTING)
             say(w, i, (struct note){.op = CLU_CONTROL_BEAT, .number = p->last_order});
-        else if (p->life == GONE && p->was_in && w->c->members[i].state != SCHD_LEFT)
+        else if (p->life == GONE && p->was_in && state_of(w, i) != SCHD_LEFT &&
+                 state_of(w, i) != SCHD_DRAINED)
             say(w, i, (struct note){.op = CLU_CONTROL_LEAVE, .status = p->leave_status});
     }
     schd_coordinator_tick(w->c, w->now);
@@ -524,6 +571,10 @@ static inline int event(struct world *w, int n)
         if (act(w, i, true) && k++ == n)
             act(w, i, false);
     }
+    if (move(w, true) && k++ == n)
+        move(w, false);
+    if (ask_shape(w, true) && k++ == n)
+        ask_shape(w, false);
     if (w->n_stale > 0 && k++ == n) {
         struct stale first = w->stale[0];
         memmove(w->stale, w->stale + 1, (size_t)--w->n_stale * sizeof(w->stale[0]));
@@ -569,9 +620,14 @@ static inline uint64_t hash_world(const struct world *w)
         h = hash_note(fold(h, (uint64_t)w->stale[i].who), &w->stale[i].note);
     h = fold(h, w->rows[0] << 32 | w->rows[1] << 16 | w->rows_generation[0] << 8 |
                     w->rows_generation[1]);
+    h = fold(h, w->rows[2] << 32 | w->rows_generation[2] << 8 | w->c->map.owners << 4 |
+                    (uint64_t)w->c->change << 2 | (uint64_t)w->asked);
+    h = fold(h, w->p[2].owners << 16 | w->p[2].told_owners << 8 | (uint64_t)w->p[2].move_ordered |
+                    (uint64_t)w->released[1] << 1 | (uint64_t)w->released[ADDED] << 2);
     for (int i = 0; i < N; i++) {
         const struct process *p = &w->p[i];
-        const struct member *c = &w->c->members[i];
+        static const struct member nobody;
+        const struct member *c = member_of(w, i) ? member_of(w, i) : &nobody;
         h = fold(h, (uint64_t)p->life << 8 | (uint64_t)p->was_in << 1 | (uint64_t)p->rejoining |
                         (uint64_t)p->stand << 2 | p->generation << 16);
         h = fold(h, p->step << 32 | p->last_order << 16 | p->n_reports);

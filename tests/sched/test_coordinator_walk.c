@@ -11,8 +11,10 @@
  *   all when the dead was a server whose rows are on its disk, or the scheduler;
  * - whom the job lets go on is a process that lives.
  *
- * Three kinds of job: rows that must go back (durability snapshot), rows that stand while workers
- * go back (log, staleness 0), rows that stand for other workers as well (log, staleness > 0).
+ * Kinds of job: rows that must go back (durability snapshot), rows that stand while workers go back
+ * (log, staleness 0), rows that stand for other workers as well (log, staleness > 0). The first two
+ * also while a server is drained, and while one is added: what is promised of that is in
+ * coordinator_world_moves.h.
  *
  * The world around the coordinator is modelled: members as small state machines with a queue in
  * each direction, rows on the servers' disks (one crash may take a disk with it), a supervisor that
@@ -21,16 +23,19 @@
  * everything that can matter, and is entered once. It is reached again by replaying the choices
  * that led to it, since a coordinator cannot be copied. Time passes only when nothing else can
  * happen: a minute of that, and the state is stuck. The whole of it, with one crash, takes minutes
- * (label slow); the normal run takes a part of it, and random orders of events with up to three
- * crashes, in which time passes at any moment.
+ * (label slow; of the changes of shape a bounded number of states); the normal run takes a part of
+ * it, and random orders of events with up to three crashes (one while the shape changes), in which
+ * time passes at any moment.
  */
 #include "tests/sched/coordinator_world.h"
 
 /* ---- the walk ---- */
 
+enum { MOST_CHANGED = 200000, MOST_STROLLS = 20000 /* hours otherwise */ };
+
 static uint64_t *seen;
 static uint64_t n_states, n_events, n_ends, n_recovered;
-static uint64_t max_states = 8000;
+static uint64_t max_states;
 static uint8_t path[MAX_DEPTH];
 
 static bool enter(uint64_t hash)
@@ -72,7 +77,9 @@ static const char *finish(struct world *w)
                 return "the job ended well before rank 0 said that it finished";
             if (w->c->life.generation > 1 && w->sched_crashed && w->n_crashes == 1)
                 return "the job went back because its scheduler died";
-            return w->committed == N_STEPS ? NULL : "the job ended well without its last snapshot";
+            if (w->committed != N_STEPS)
+                return "the job ended well without its last snapshot";
+            return wrong_shape(w);
         }
         int n = event(w, -1);
         int crashes = n_crash_events(w); /* those come last, and are not for now */
@@ -96,8 +103,10 @@ static void print_wrong(const struct world *w, const char *wrong, const uint8_t 
         printf(" %d", choices[i]);
     printf("\n  phase %s, members:", schd_phase_name(w->c->phase));
     for (int i = 0; i < N; i++)
-        printf(" %d/%s", w->p[i].life, schd_member_state_name(w->c->members[i].state));
-    printf("\n");
+        printf(" %d/%s", w->p[i].life, schd_member_state_name(state_of(w, i)));
+    printf("\n  change %s, owners %d of rank 0, %d stored, %d told%s\n",
+           schd_change_name(w->c->change), (int)w->p[2].owners, (int)w->c->map.owners,
+           (int)w->p[2].told_owners, w->p[2].move_ordered ? ", more is to move" : "");
 }
 
 static bool check(int depth)
@@ -143,7 +152,7 @@ static bool stroll(uint64_t *random)
     struct world w;
     int depth = (int)(suite_random(random) % 120), n_passed = 0;
     open_world(&w);
-    w.max_crashes = 1 + (int)(suite_random(random) % 3);
+    w.max_crashes = changes == STAYS ? 1 + (int)(suite_random(random) % 3) : 1;
     for (int i = 0; i < depth; i++) {
         int crashes = n_crash_events(&w), n = event(&w, -1) - crashes;
         bool crash = crashes > 0 && suite_random(random) % 24 == 0;
@@ -173,8 +182,9 @@ static bool stroll(uint64_t *random)
 static void walk_all(bool servers_stand, bool workers_stand)
 {
     const char *more = getenv("SLUICE_WALK_STATES");
-    if (more)
-        max_states = strtoull(more, NULL, 0);
+    max_states = more ? strtoull(more, NULL, 0) : changes == STAYS ? 5000 : 1500;
+    if (changes != STAYS && max_states > MOST_CHANGED)
+        max_states = MOST_CHANGED;
     shape.servers_stand = servers_stand;
     shape.workers_stand = workers_stand;
     n_states = n_events = n_ends = n_recovered = 0;
@@ -191,7 +201,7 @@ static void walk_all(bool servers_stand, bool workers_stand)
     uint64_t random = suite_seed();
     n_states = n_recovered = n_ends = 0;
     bool well = true;
-    for (uint64_t i = 0; i < max_states && well; i++)
+    for (uint64_t i = 0; i < max_states && i < MOST_STROLLS && well; i++)
         well = stroll(&random);
     CU_ASSERT(well);
     printf("  %llu random orders, %llu with a recovery\n", (unsigned long long)n_states,
@@ -213,6 +223,23 @@ static void test_the_same_where_rows_stand_for_other_workers(void)
     walk_all(true, true);
 }
 
+static void test_the_same_while_a_server_is_drained(void)
+{
+    changes = DRAINS;
+    walk_all(false, false);
+    walk_all(true, false);
+    changes = STAYS;
+}
+
+static void test_the_same_while_a_server_is_added(void)
+{
+    changes = ADDS;
+    walk_all(false, false);
+    walk_all(true, false);
+    changes = STAYS;
+}
+
 SUITE("sched.coordinator_walk", T(test_no_order_of_events_and_no_crash_leaves_the_job_waiting),
       T(test_the_same_where_rows_stand_and_workers_go_back),
-      T(test_the_same_where_rows_stand_for_other_workers))
+      T(test_the_same_where_rows_stand_for_other_workers),
+      T(test_the_same_while_a_server_is_drained), T(test_the_same_while_a_server_is_added))
