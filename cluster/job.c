@@ -89,7 +89,9 @@ static const struct clu_setting rows[] = {
     CHOICE(durability, "snapshot", "snapshot|log", "what a server's disk holds between snapshots"),
     {"staleness", CLU_SETTING_INT, AT(staleness), "0", 0, 64, "async=-1",
      "steps that a pull may miss"},
-    INT(dense_every, "1", 1, 1e6, "steps between dense all-reduces when staleness is async"),
+    INT(dense_every, "1", 1, 1e6,
+        "steps between dense all-reduces when staleness is async; above 3, slow ranks take less "
+        "data"),
     CHOICE(wire_dtype, "fp32", "fp32|bf16|bf16_feedback",
            "rows and gradients on the wire; feedback: what rounding left over is sent later"),
     CHOICE(wire_keys, "plain", "plain|delta",

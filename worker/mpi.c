@@ -1,4 +1,4 @@
-/* MPI behind five sums and a gather, none of which waits for ever.
+/* MPI behind sums, a gather and a counter, none of which waits for ever.
  *
  * Open MPI's blocking all-reduce spins in the progress engine until the last rank arrives. On a
  * machine where servers share the cores with the ranks that steals exactly the core on which the
@@ -8,6 +8,11 @@
  *
  * A collective whose deadline passed cannot be cancelled (the standard has no way to): the only
  * thing left to do with MPI is wrk_mpi_abort, which is what callers do.
+ *
+ * The counter that ranks draw from is rank 0's, and a thread there answers, so that nobody waits
+ * until rank 0 has computed its step. MPI is asked for calls from several threads, one at a time
+ * (SERIALIZED, which costs the library nothing): the lock is held for a start or a test, never for
+ * a wait. The thread looks every ANSWER_NAP_NS whether somebody asks: a draw takes about as long.
  */
 #include "worker/mpi.h"
 
@@ -16,6 +21,8 @@
 
 #include <mpi.h>
 
+#include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,10 +41,15 @@ int __lsan_is_turned_off(void)
 }
 #endif
 
-enum { SPINS = 200, PIECE_BYTES = 1 << 30 };
+enum { SPINS = 200, PIECE_BYTES = 1 << 30, ANSWER_NAP_NS = 200000, TAG_DRAW = 1, TAG_NUMBER = 2 };
 
 struct wrk_mpi {
     int rank, size;
+    pthread_mutex_t lock; /* one call at a time; and of what follows */
+    pthread_t thread;     /* rank 0: answers draws */
+    bool has_thread, stopping;
+    uint64_t round; /* rank 0: in which next_number is */
+    int64_t next_number;
 };
 
 static int translate(int code, const char *what)
@@ -56,9 +68,9 @@ int wrk_mpi_init(struct wrk_mpi **mpi_p)
     if (!mpi)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for mpi");
     int provided = 0;
-    int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+    int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
     int status = translate(code, "init");
-    if (!status && provided < MPI_THREAD_FUNNELED) {
+    if (!status && provided < MPI_THREAD_SERIALIZED) {
         MPI_Finalize();
         status = clu_fail(CLU_E_UNAVAILABLE, "this MPI library cannot run beside threads");
     }
@@ -67,6 +79,7 @@ int wrk_mpi_init(struct wrk_mpi **mpi_p)
         return status;
     }
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    pthread_mutex_init(&mpi->lock, NULL);
     MPI_Comm_rank(MPI_COMM_WORLD, &mpi->rank);
     MPI_Comm_size(MPI_COMM_WORLD, &mpi->size);
     *mpi_p = mpi;
@@ -77,7 +90,13 @@ void wrk_mpi_fini(struct wrk_mpi *mpi)
 {
     if (!mpi)
         return;
+    pthread_mutex_lock(&mpi->lock);
+    mpi->stopping = true;
+    pthread_mutex_unlock(&mpi->lock);
+    if (mpi->has_thread)
+        pthread_join(mpi->thread, NULL);
     MPI_Finalize();
+    pthread_mutex_destroy(&mpi->lock);
     free(mpi);
 }
 
@@ -114,7 +133,9 @@ static int finish(struct wrk_mpi *mpi, MPI_Request *requests, int n, int timeout
     long nap_ns = 5000;
     for (long turn = 0;; turn++) {
         int done = 0;
+        pthread_mutex_lock(&mpi->lock);
         int code = MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE);
+        pthread_mutex_unlock(&mpi->lock);
         if (code != MPI_SUCCESS)
             return translate(code, what);
         if (done)
@@ -140,7 +161,9 @@ static int all_reduce(struct wrk_mpi *mpi, void *values, size_t n, MPI_Datatype 
     if (n > INT32_MAX)
         return clu_fail(CLU_E_BUG, "%s of %zu numbers at once", what, n);
     MPI_Request request;
+    pthread_mutex_lock(&mpi->lock);
     int code = MPI_Iallreduce(MPI_IN_PLACE, values, (int)n, type, op, MPI_COMM_WORLD, &request);
+    pthread_mutex_unlock(&mpi->lock);
     int status = translate(code, what);
     return status ? status : finish(mpi, &request, 1, timeout_ms, what);
 }
@@ -167,7 +190,9 @@ int wrk_mpi_broadcast(struct wrk_mpi *mpi, void *data, size_t size_bytes, int ti
     for (size_t at = 0; at < size_bytes; at += PIECE_BYTES) {
         size_t size = size_bytes - at < PIECE_BYTES ? size_bytes - at : PIECE_BYTES;
         MPI_Request request;
+        pthread_mutex_lock(&mpi->lock);
         int code = MPI_Ibcast((char *)data + at, (int)size, MPI_BYTE, 0, MPI_COMM_WORLD, &request);
+        pthread_mutex_unlock(&mpi->lock);
         int status = translate(code, "broadcast");
         if (!status)
             status = finish(mpi, &request, 1, timeout_ms, "broadcast");
@@ -179,17 +204,21 @@ int wrk_mpi_broadcast(struct wrk_mpi *mpi, void *data, size_t size_bytes, int ti
 
 /* one message of size_bytes, in pieces that an int can count */
 static int transfer(struct wrk_mpi *mpi, char *data, size_t size_bytes, int peer, int sending,
-                    int timeout_ms)
+                    int tag, int timeout_ms)
 {
     for (size_t at = 0; at < size_bytes; at += PIECE_BYTES) {
         size_t size = size_bytes - at < PIECE_BYTES ? size_bytes - at : PIECE_BYTES;
         MPI_Request request;
+        const char *what = tag ? "a draw" : "gather";
+        pthread_mutex_lock(&mpi->lock);
         int code =
-            sending ? MPI_Isend(data + at, (int)size, MPI_BYTE, peer, 0, MPI_COMM_WORLD, &request)
-                    : MPI_Irecv(data + at, (int)size, MPI_BYTE, peer, 0, MPI_COMM_WORLD, &request);
-        int status = translate(code, "gather");
+            sending
+                ? MPI_Isend(data + at, (int)size, MPI_BYTE, peer, tag, MPI_COMM_WORLD, &request)
+                : MPI_Irecv(data + at, (int)size, MPI_BYTE, peer, tag, MPI_COMM_WORLD, &request);
+        pthread_mutex_unlock(&mpi->lock);
+        int status = translate(code, what);
         if (!status)
-            status = finish(mpi, &request, 1, timeout_ms, "gather");
+            status = finish(mpi, &request, 1, timeout_ms, what);
         if (status)
             return status;
     }
@@ -219,13 +248,13 @@ int wrk_mpi_gather(struct wrk_mpi *mpi, const void *data, size_t size_bytes, int
             status = clu_fail(CLU_E_NO_MEMORY, "no memory to gather %zu bytes", total);
     }
     if (!status && rank > 0)
-        status = transfer(mpi, (char *)(uintptr_t)data, size_bytes, 0, 1, timeout_ms);
+        status = transfer(mpi, (char *)(uintptr_t)data, size_bytes, 0, 1, 0, timeout_ms);
     size_t at = 0;
     for (int r = 0; !status && rank == 0 && r < size; r++) {
         if (r == 0 && size_bytes)
             memcpy(all, data, size_bytes);
         else if (r > 0)
-            status = transfer(mpi, all + at, sizes[r], r, 0, timeout_ms);
+            status = transfer(mpi, all + at, sizes[r], r, 0, 0, timeout_ms);
         at += sizes[r];
     }
     if (status) {
@@ -234,4 +263,84 @@ int wrk_mpi_gather(struct wrk_mpi *mpi, const void *data, size_t size_bytes, int
     }
     *all_p = all;
     return CLU_OK;
+}
+
+/* ---- draws ---- */
+
+/* under the lock: the next number of a round, from the first one where it is a new round */
+static int64_t take_number(struct wrk_mpi *mpi, uint64_t round)
+{
+    if (mpi->round != round) {
+        mpi->round = round;
+        mpi->next_number = 0;
+    }
+    return mpi->next_number++;
+}
+
+/* rank 0: answers a rank that asks, if there is one. *any_p: there was */
+static int answer(struct wrk_mpi *mpi, bool *any_p)
+{
+    MPI_Status from;
+    int asks = 0;
+    uint64_t round = 0;
+    pthread_mutex_lock(&mpi->lock);
+    int code = MPI_Iprobe(MPI_ANY_SOURCE, TAG_DRAW, MPI_COMM_WORLD, &asks, &from);
+    pthread_mutex_unlock(&mpi->lock);
+    int status = translate(code, "a draw");
+    *any_p = asks;
+    if (status || !asks)
+        return status;
+    status = transfer(mpi, (char *)&round, sizeof(round), from.MPI_SOURCE, 0, TAG_DRAW,
+                      WRK_MPI_TIMEOUT_MS);
+    if (status)
+        return status;
+    pthread_mutex_lock(&mpi->lock);
+    int64_t number = take_number(mpi, round);
+    pthread_mutex_unlock(&mpi->lock);
+    return transfer(mpi, (char *)&number, sizeof(number), from.MPI_SOURCE, 1, TAG_NUMBER,
+                    WRK_MPI_TIMEOUT_MS);
+}
+
+static void *answer_all(void *arg)
+{
+    struct wrk_mpi *mpi = arg;
+    for (;;) {
+        bool any = false;
+        if (answer(mpi, &any)) /* told; who asked runs into its deadline, or MPI has ended all */
+            return NULL;
+        pthread_mutex_lock(&mpi->lock);
+        bool stopping = mpi->stopping;
+        pthread_mutex_unlock(&mpi->lock);
+        if (stopping)
+            return NULL;
+        struct timespec nap = {0, ANSWER_NAP_NS};
+        if (!any)
+            nanosleep(&nap, NULL);
+    }
+}
+
+int wrk_mpi_start_draws(struct wrk_mpi *mpi)
+{
+    if (wrk_mpi_rank(mpi) != 0 || wrk_mpi_size(mpi) == 1 || mpi->has_thread)
+        return CLU_OK;
+    int error = pthread_create(&mpi->thread, NULL, answer_all, mpi);
+    if (error)
+        return clu_fail(clu_status_from_errno(error), "no thread to answer draws: %s",
+                        strerror(error));
+    mpi->has_thread = true;
+    return CLU_OK;
+}
+
+int wrk_mpi_draw(struct wrk_mpi *mpi, uint64_t round, int64_t *number_p, int timeout_ms)
+{
+    if (wrk_mpi_rank(mpi) == 0) {
+        pthread_mutex_lock(&mpi->lock);
+        *number_p = take_number(mpi, round);
+        pthread_mutex_unlock(&mpi->lock);
+        return CLU_OK;
+    }
+    int status = transfer(mpi, (char *)&round, sizeof(round), 0, 1, TAG_DRAW, timeout_ms);
+    if (!status)
+        status = transfer(mpi, (char *)number_p, sizeof(*number_p), 0, 0, TAG_NUMBER, timeout_ms);
+    return status;
 }

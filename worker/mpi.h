@@ -9,7 +9,8 @@
  * The order in which ranks are added is the library's, fixed for a given number of ranks and
  * length: the same numbers give the same bits on every run and on every rank.
  *
- * A process that was not started by mpirun is a world of one. Threads: the thread that called init.
+ * A process that was not started by mpirun is a world of one. Threads: the thread that called init,
+ * beside one of its own on rank 0 where ranks draw numbers.
  */
 #ifndef WORKER_MPI_H
 #define WORKER_MPI_H
@@ -45,6 +46,15 @@ int wrk_mpi_max_ints(struct wrk_mpi *mpi, int64_t *values, size_t n, int timeout
 
 /* Rank 0's size_bytes bytes replace everybody's. Collective. */
 int wrk_mpi_broadcast(struct wrk_mpi *mpi, void *data, size_t size_bytes, int timeout_ms);
+
+/* The next number of a round (> its rounds before), over all ranks: 0, 1, 2 ..., each handed to one
+ * rank. Not collective: rank 0 answers, from a thread, whatever else it does. A round may begin
+ * only when no rank draws from the one before any longer. The first draw needs
+ * wrk_mpi_start_draws. */
+int wrk_mpi_draw(struct wrk_mpi *mpi, uint64_t round, int64_t *number_p, int timeout_ms);
+
+/* Rank 0 begins to answer; nothing to do on others. */
+int wrk_mpi_start_draws(struct wrk_mpi *mpi);
 
 /* Every rank's bytes, in rank order, on rank 0: a heap array there (the caller frees it), NULL
  * elsewhere. sizes [wrk_mpi_size] receives every rank's number of bytes, on every rank. Collective.

@@ -10,6 +10,9 @@
  *     resting    owner asks, ring empty      running, next epoch
  *     any        error                       failed: the status is put and stays
  *     any        close                       stopped
+ *
+ * A reader of asked batches has no epochs of its own: the thread makes what the queue of asks says,
+ * and waits when it is empty.
  */
 #include "worker/reader.h"
 
@@ -39,6 +42,7 @@ struct wrk_reader {
     uint64_t *picks; /* of the batch under construction: held frame and pair, packed for sorting */
     size_t pick_capacity;
     struct wrk_position next;
+    int part; /* of the batch at next */
     pthread_t thread;
     bool has_thread;
     pthread_mutex_t lock;
@@ -46,6 +50,11 @@ struct wrk_reader {
     /* under the lock */
     struct wrk_samples *ring[MAX_AHEAD]; /* NULL: the end of an epoch */
     size_t ring_first, ring_n;
+    struct ask {
+        struct wrk_position position;
+        int part;
+    } asks[MAX_AHEAD];
+    size_t ask_first, ask_n;
     bool resting, stopping;
     int status; /* the first failure of the thread */
 };
@@ -122,8 +131,8 @@ static int make_batch(struct wrk_reader *reader, struct wrk_samples **samples_p)
     const struct wrk_part *parts;
     size_t n_parts, n = 0, first_window;
     int n_global;
-    int status =
-        wrk_order_batch(reader->order, reader->next, &parts, &n_parts, &n_global, &first_window);
+    int status = wrk_order_batch(reader->order, reader->next, reader->part, &parts, &n_parts,
+                                 &n_global, &first_window);
     if (status != CLU_OK)
         return status;
     drop_frames(reader, reader->next.epoch, first_window);
@@ -159,11 +168,30 @@ static bool put(struct wrk_reader *reader, struct wrk_samples *samples)
     return !stopping;
 }
 
+/* waits for the next ask and turns to it; false when told to stop */
+static bool take_ask(struct wrk_reader *reader)
+{
+    pthread_mutex_lock(&reader->lock);
+    while (!reader->ask_n && !reader->stopping)
+        pthread_cond_wait(&reader->changed, &reader->lock);
+    bool stopping = reader->stopping;
+    if (!stopping) {
+        reader->next = reader->asks[reader->ask_first].position;
+        reader->part = reader->asks[reader->ask_first].part;
+        reader->ask_first = (reader->ask_first + 1) % MAX_AHEAD;
+        reader->ask_n--;
+    }
+    pthread_mutex_unlock(&reader->lock);
+    return !stopping;
+}
+
 static void *run(void *context)
 {
     struct wrk_reader *reader = context;
     uint64_t n_batches = wrk_order_n_batches(reader->order);
     for (;;) {
+        if (reader->options.asked && !take_ask(reader))
+            return NULL;
         struct wrk_samples *samples = NULL;
         if (reader->next.batch < n_batches) {
             int status = make_batch(reader, &samples);
@@ -227,6 +255,7 @@ int wrk_reader_open(const struct wrk_dataset *dataset, const struct wrk_reader_o
         status = wrk_builder_create(dataset, &reader->options, &reader->builder);
     if (status == CLU_OK) {
         reader->next = from;
+        reader->part = options->rank;
         if (from.batch >= wrk_order_n_batches(reader->order))
             reader->next = (struct wrk_position){from.epoch + 1, 0};
         if (pthread_create(&reader->thread, NULL, run, reader) != 0)
@@ -266,6 +295,22 @@ int wrk_reader_next(struct wrk_reader *reader, struct wrk_samples **samples_p)
         status = reader->status;
     pthread_mutex_unlock(&reader->lock);
     return status;
+}
+
+int wrk_reader_ask(struct wrk_reader *reader, struct wrk_position position, int part)
+{
+    if (!reader->options.asked || part < 0 || part >= reader->options.n_ranks ||
+        position.batch >= wrk_order_n_batches(reader->order))
+        return clu_fail(CLU_E_BUG, "a batch was asked for that the reader cannot give");
+    pthread_mutex_lock(&reader->lock);
+    bool room = reader->ask_n < MAX_AHEAD;
+    if (room) {
+        size_t at = (reader->ask_first + reader->ask_n++) % MAX_AHEAD;
+        reader->asks[at] = (struct ask){position, part};
+    }
+    pthread_cond_broadcast(&reader->changed);
+    pthread_mutex_unlock(&reader->lock);
+    return room ? CLU_OK : clu_fail(CLU_E_BUG, "%d batches are asked for already", MAX_AHEAD);
 }
 
 void wrk_reader_close(struct wrk_reader *reader)

@@ -37,7 +37,8 @@ struct wrk_reader_options {
     int samples_per_user; /* at most so many consecutive samples of a user stand together; 1.. */
     int history;          /* H, 0.. */
     int rank, n_ranks;    /* n_ranks 1.. */
-    bool shuffle;         /* false: the stored order, users together, each user's samples by time */
+    bool asked;    /* batches come as wrk_reader_ask names them, not in the order of the epoch */
+    bool shuffle;  /* false: the stored order, users together, each user's samples by time */
     bool with_ids; /* fill user_id and item_id (costs formatting; score wants it, training does not)
                     */
     int n_ahead;   /* batches built ahead; 0: a default of 4 */
@@ -101,9 +102,15 @@ int wrk_reader_open(const struct wrk_dataset *dataset, const struct wrk_reader_o
 uint64_t wrk_reader_n_batches(const struct wrk_reader *reader);
 
 /* The next batch (maybe with n_samples = 0 for this rank), or *samples_p = NULL at the end of an
- * epoch; the call after that gives the first batch of the next epoch. Waits for the reading thread.
+ * epoch; the call after that gives the first batch of the next epoch. Waits for the reading thread;
+ * where batches are asked for, only after an ask, and there is no end of an epoch.
  * Errors: CORRUPT (naming the shard), NO_MEMORY; they repeat on every later call. Thread: owner. */
 int wrk_reader_next(struct wrk_reader *reader, struct wrk_samples **samples_p);
+
+/* A reader of asked batches: the part that rank `part` of n_ranks takes of the batch at a position
+ * is to come next, after those that were asked for before; positions never fall. Errors: BUG when
+ * 64 wait already. Thread: owner, or one that stands in for it. */
+int wrk_reader_ask(struct wrk_reader *reader, struct wrk_position position, int part);
 
 /* Ends a batch's life; NULL is fine. Thread: any. */
 void wrk_samples_free(struct wrk_samples *samples);

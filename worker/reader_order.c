@@ -243,7 +243,7 @@ static int compare_parts(const void *a, const void *b)
     return x->from < y->from ? -1 : x->from > y->from;
 }
 
-int wrk_order_batch(struct wrk_order *order, struct wrk_position position,
+int wrk_order_batch(struct wrk_order *order, struct wrk_position position, int rank,
                     const struct wrk_part **parts_p, size_t *n_parts_p, int *n_global_p,
                     size_t *first_window_p)
 {
@@ -260,8 +260,8 @@ int wrk_order_batch(struct wrk_order *order, struct wrk_position position,
     size_t n_own = 0, first = 0;
     for (size_t i = 0; i < order->n_parts; i++) {
         uint64_t middle = 2 * before + order->parts[i].n; /* twice it, to stay whole */
-        uint64_t rank = middle * (uint64_t)order->options.n_ranks / (2 * total);
-        if (rank == (uint64_t)order->options.rank && n_own++ == 0)
+        uint64_t whose = middle * (uint64_t)order->options.n_ranks / (2 * total);
+        if (whose == (uint64_t)rank && n_own++ == 0)
             first = i;
         before += order->parts[i].n;
     }

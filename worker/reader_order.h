@@ -33,10 +33,10 @@ void wrk_order_free(struct wrk_order *order); /* NULL is fine */
 
 uint64_t wrk_order_n_batches(const struct wrk_order *order);
 
-/* This rank's parts of a batch (batch < n_batches), sorted by frame; valid until the next call.
- * *n_global_p: the samples of the whole batch; *first_window_p: frames of windows before it are not
- * needed any more. */
-int wrk_order_batch(struct wrk_order *order, struct wrk_position position,
+/* The pieces of rank's part of a batch (batch < n_batches), sorted by frame; valid until the next
+ * call. *n_global_p: the samples of the whole batch; *first_window_p: frames of windows before it
+ * are not needed any more. */
+int wrk_order_batch(struct wrk_order *order, struct wrk_position position, int rank,
                     const struct wrk_part **parts_p, size_t *n_parts_p, int *n_global_p,
                     size_t *first_window_p);
 

@@ -191,7 +191,7 @@ static int connect_servers(struct wrk_trainer *t)
 /* the place to start from: nothing, or the snapshot that the scheduler names */
 static int restore(struct wrk_trainer *t)
 {
-    int status = wrk_dense_init(&t->dense, &t->job, &t->config, WRK_N_EXTRAS + t->n_ranks);
+    int status = wrk_dense_init(&t->dense, &t->job, &t->config, WRK_N_EXTRAS + 2 * t->n_ranks);
     const struct clu_welcome *welcome = clu_member_welcome(t->member);
     t->rank_compute = calloc((size_t)t->n_ranks, sizeof(*t->rank_compute));
     if (!status && !t->rank_compute)
@@ -205,7 +205,7 @@ static int restore(struct wrk_trainer *t)
     if (status)
         return status;
     t->dense.updates = state.updates;
-    t->done = t->pulled = t->retired = state.step;
+    t->done = t->turn = t->pulled = t->retired = t->asked = state.step;
     t->snapshot_last = state.step == welcome->resume_step ? state.step : 0;
     t->position = (struct wrk_position){state.epoch, state.batch};
     t->samples_done = state.samples_done;
@@ -219,9 +219,13 @@ static int restore(struct wrk_trainer *t)
 static int start_feed(struct wrk_trainer *t)
 {
     t->n_ahead = t->job.staleness == CLU_STALENESS_ASYNC ? ASYNC_AHEAD : (int)t->job.staleness;
+    t->is_dealt = wrk_train_is_dealt(t);
+    if (t->is_dealt)
+        t->n_ahead = WRK_DEALT_AHEAD;
     t->n_slots = 2 * t->n_ahead + 3 + FEED_AHEAD;
     t->slots = calloc((size_t)t->n_slots, sizeof(struct wrk_feed_slot *));
-    if (!t->slots)
+    t->rank_samples = calloc((size_t)t->n_ranks, sizeof(*t->rank_samples));
+    if (!t->slots || !t->rank_samples)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for %d batches", t->n_slots);
     struct wrk_feed_options options = {
         .dataset = t->dataset,
@@ -236,6 +240,7 @@ static int start_feed(struct wrk_trainer *t)
                 .history = (int)t->job.history,
                 .rank = t->rank,
                 .n_ranks = t->n_ranks,
+                .asked = t->is_dealt,
                 .shuffle = true,
             },
         .from = t->position,
@@ -255,7 +260,7 @@ static int start_feed(struct wrk_trainer *t)
         clu_info("%" PRIu64 " steps of %" PRId64 " samples, %zu dense parameters, %d table%s",
                  t->last_step, t->job.batch, t->dense.n, t->features.n_tables,
                  t->features.n_tables == 1 ? "" : "s");
-    return CLU_OK;
+    return t->is_dealt ? wrk_train_start_dealing(t) : CLU_OK;
 }
 
 static int prepare(struct wrk_trainer *t, const struct wrk_train_options *options)
@@ -541,6 +546,8 @@ static void release(struct wrk_trainer *t)
     wrk_manifest_fini(&t->manifest);
     wrk_dataset_close(t->dataset);
     free(t->slots);
+    free(t->meetings);
+    free(t->rank_samples);
     free(t->workspace);
     free(t->d_user);
     free(t->d_item);

@@ -7,7 +7,8 @@
  *
  *     returned <= taken <= filled <= returned + n_slots
  *
- * The feed runs for ever over the epochs; the training thread stops asking after its last step.
+ * The feed runs for ever over the epochs; the training thread stops asking after its last step. A
+ * feed of asked batches also stays behind `asked`, which counts asks.
  */
 #include "worker/train_feed.h"
 
@@ -18,6 +19,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -30,7 +32,8 @@ struct wrk_feed {
     int has_thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    uint64_t filled, taken, returned;
+    uint64_t filled, taken, returned, asked;
+    uint64_t *asked_step; /* [n_slots] of ask number i % n_slots */
     int stop;
     int status; /* what the feed thread failed with */
 };
@@ -81,7 +84,9 @@ static int fill_slot(struct wrk_feed *feed, uint64_t number)
     int status = next_samples(feed, &samples);
     if (status)
         return status;
-    slot->step = feed->options.first_step + number;
+    slot->step = feed->options.reader.asked
+                     ? feed->asked_step[number % (uint64_t)feed->options.n_slots]
+                     : feed->options.first_step + number;
     slot->position = samples->position;
     if (feed->options.history_dropout > 0)
         hide_history(feed, slot->step, samples);
@@ -96,13 +101,21 @@ static int fill_slot(struct wrk_feed *feed, uint64_t number)
     return status;
 }
 
+/* under the lock: a slot is free, and it is known what belongs into it */
+static bool may_fill(const struct wrk_feed *feed)
+{
+    if (feed->options.reader.asked && feed->filled == feed->asked)
+        return false;
+    return feed->filled < feed->returned + (uint64_t)feed->options.n_slots;
+}
+
 static void *run(void *arg)
 {
     struct wrk_feed *feed = arg;
     uint64_t number = 0;
     pthread_mutex_lock(&feed->lock);
     for (;;) {
-        while (!feed->stop && feed->filled == feed->returned + (uint64_t)feed->options.n_slots)
+        while (!feed->stop && !may_fill(feed))
             pthread_cond_wait(&feed->changed, &feed->lock); /* stop ends this wait */
         if (feed->stop || feed->status)
             break;
@@ -126,7 +139,8 @@ static int start(struct wrk_feed *feed)
     if (status)
         return status;
     feed->slots = calloc((size_t)options->n_slots, sizeof(*feed->slots));
-    if (!feed->slots)
+    feed->asked_step = calloc((size_t)options->n_slots, sizeof(*feed->asked_step));
+    if (!feed->slots || !feed->asked_step)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for %d batches", options->n_slots);
     for (int i = 0; i < options->n_slots && !status; i++)
         status = wrk_batch_create(options->features, &feed->slots[i].batch);
@@ -160,6 +174,25 @@ int wrk_feed_start(const struct wrk_feed_options *options, struct wrk_feed **fee
     }
     *n_batches_p = wrk_reader_n_batches(feed->reader);
     *feed_p = feed;
+    return CLU_OK;
+}
+
+int wrk_feed_ask(struct wrk_feed *feed, uint64_t step, struct wrk_position position, int part)
+{
+    uint64_t n_slots = (uint64_t)feed->options.n_slots;
+    pthread_mutex_lock(&feed->lock);
+    bool room = feed->asked < feed->filled + n_slots;
+    if (room)
+        feed->asked_step[feed->asked % n_slots] = step;
+    pthread_mutex_unlock(&feed->lock);
+    int status = room ? wrk_reader_ask(feed->reader, position, part)
+                      : clu_fail(CLU_E_BUG, "more batches are asked for than the feed has slots");
+    if (status)
+        return status;
+    pthread_mutex_lock(&feed->lock);
+    feed->asked++;
+    pthread_cond_broadcast(&feed->changed);
+    pthread_mutex_unlock(&feed->lock);
     return CLU_OK;
 }
 
@@ -216,5 +249,6 @@ void wrk_feed_stop(struct wrk_feed *feed)
     pthread_cond_destroy(&feed->changed);
     pthread_mutex_destroy(&feed->lock);
     free(feed->slots);
+    free(feed->asked_step);
     free(feed);
 }

@@ -5,7 +5,8 @@
  *
  * Slots are recycled, so that in the steady state nothing is allocated. Step s is global batch
  * number s - 1 counted over epochs: the feed knows every batch's step, which is what id dropout is
- * drawn by. Threads: one owner, beside the feed's own.
+ * drawn by. Where batches are dealt (reader.asked) the owner names each one instead, and nothing is
+ * made before. Threads: one owner, beside the feed's own.
  */
 #ifndef WORKER_TRAIN_FEED_H
 #define WORKER_TRAIN_FEED_H
@@ -40,6 +41,10 @@ struct wrk_feed_slot {
 /* Starts at a position; *n_batches_p: batches of an epoch. */
 int wrk_feed_start(const struct wrk_feed_options *options, struct wrk_feed **feed_p,
                    uint64_t *n_batches_p);
+
+/* A feed of asked batches: the given part of the batch at a position, as of step, comes next, after
+ * those that were asked for before. At most n_slots may be asked for and not be filled yet. */
+int wrk_feed_ask(struct wrk_feed *feed, uint64_t step, struct wrk_position position, int part);
 
 /* The next batch, in order. Waits at most timeout_ms: CLU_E_TIMEOUT, logged. A failure of the
  * reader is returned by this and every later call. */

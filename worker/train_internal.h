@@ -2,8 +2,8 @@
  *
  * Reading order: train.c (a rank's life) -> train_step.c (one step) -> train_judge.c (which epoch
  * is kept) -> train_report.c (what people see) -> train_feed, train_dense, train_snapshot,
- * train_move, train_checkpoint (parts) -> train_owners.c (what all ranks do when buckets move),
- * train_stand.c (going on where others died).
+ * train_move, train_checkpoint, train_deal (parts) -> train_owners.c (what all ranks do when
+ * buckets move), train_stand.c (going on where others died).
  */
 #ifndef WORKER_TRAIN_INTERNAL_H
 #define WORKER_TRAIN_INTERNAL_H
@@ -15,6 +15,7 @@
 #include "ps/client.h"
 #include "worker/batch.h"
 #include "worker/dataset.h"
+#include "worker/deal.h"
 #include "worker/evaluate.h"
 #include "worker/export_manifest.h"
 #include "worker/mpi.h"
@@ -44,7 +45,7 @@ enum wrk_extra {
     WRK_EXTRA_MOVE,          /* rank 0: buckets are ready to move */
     WRK_EXTRA_STALENESS,     /* pulls' replies that missed 0, 1, 2 ... steps */
     WRK_N_EXTRAS = WRK_EXTRA_STALENESS + PSV_STALENESS_BINS,
-    /* then one a rank: its own seconds of compute */
+    /* then two a rank: its own seconds of compute; its own samples */
 };
 
 /* Sums of an interval between two progress reports; only rank 0's are read. */
@@ -83,14 +84,20 @@ struct wrk_trainer {
     struct wrk_checkpointer
         *checkpointer; /* rank 0, where workers may go on with rows as they are */
 
-    /* steps: retired <= done <= pulled; a step's slot is slots[step % n_slots] */
+    /* turns: this rank's batches. retired <= turn <= pulled <= asked; a turn's slot is
+     * slots[turn % n_slots]. Where nothing is dealt turn t is of step t, and nothing is asked */
     struct wrk_feed_slot **slots;
     int n_slots;
     int n_ahead;        /* steps whose rows are asked for before they are computed */
     uint64_t n_batches; /* of an epoch */
     uint64_t last_step; /* the job's last */
-    uint64_t done, pulled, retired;
+    uint64_t done;      /* steps; dealt: that of the last meeting */
+    uint64_t turn, pulled, retired, asked;
+    bool is_dealt;
+    struct wrk_deal deal;
+    uint64_t *meetings;           /* [n_slots] dealt: the meeting after a turn; 0: there is none */
     int64_t since_reduce;         /* steps since the last dense all-reduce */
+    uint64_t *rank_samples;       /* [n_ranks] what each did since this life began */
     struct wrk_position position; /* the next batch */
     uint64_t samples_done;
     double last_losses[4]; /* of the last all-reduce, a step: cls, reg, order, total */
@@ -134,12 +141,15 @@ int wrk_train_wait(struct wrk_trainer *trainer, uint64_t ticket);
  * step and position to go on after; the servers agree on return. Collective. */
 int wrk_train_stand(struct wrk_trainer *trainer, struct wrk_state *state);
 
-/* One step: rows, forward and backward, push, and, where due, the all-reduce and the dense update.
- * *reduced_p: ranks are at a common boundary. Collective. */
+/* One step (dealt: one turn): rows, forward and backward, push, and, where due, the all-reduce and
+ * the dense update. *reduced_p: ranks are at a common boundary. Collective. */
 int wrk_train_step(struct wrk_trainer *trainer, bool *reduced_p);
 
-/* Waits for the pushes of every step up to `step`. */
-int wrk_train_retire(struct wrk_trainer *trainer, uint64_t step);
+/* True when all ranks meet after a step, wherever it stands. */
+bool wrk_train_meets_at(const struct wrk_trainer *trainer, uint64_t step);
+
+/* Waits for the pushes of every turn up to `turn`. */
+int wrk_train_retire(struct wrk_trainer *trainer, uint64_t turn);
 
 /* Waits for all rows that are asked for; the steps that need them find them there. */
 int wrk_train_receive(struct wrk_trainer *trainer);
@@ -165,6 +175,24 @@ struct wrk_train_model wrk_train_current(struct wrk_trainer *trainer);
  * evaluation_p may be NULL. Collective. */
 int wrk_train_evaluate(struct wrk_trainer *trainer, const struct wrk_train_model *model,
                        enum wrk_split split, const char *read, struct wrk_evaluation *evaluation_p);
+
+/* ---- train_deal.c ---- */
+
+/* Turns whose rows are asked for before they are computed, where parts are dealt: few, because what
+ * a rank has in hand nobody else can take. */
+enum { WRK_DEALT_AHEAD = 1 };
+
+/* True for a job whose parts are dealt. */
+bool wrk_train_is_dealt(const struct wrk_trainer *trainer);
+
+/* The feed is there; the next turn is the first that is dealt. */
+int wrk_train_start_dealing(struct wrk_trainer *trainer);
+
+/* Asks the feed for the next turns, as far as is known or can be drawn. */
+int wrk_train_ask(struct wrk_trainer *trainer);
+
+/* A turn is done: where a meeting follows it, its step is what is done. */
+void wrk_train_end_turn(struct wrk_trainer *trainer);
 
 /* ---- train_judge.c ---- */
 

@@ -60,7 +60,7 @@ int wrk_train_move(struct wrk_trainer *t)
     struct clu_bucket_map *map = malloc(sizeof(*map));
     int status = map ? CLU_OK : clu_fail(CLU_E_NO_MEMORY, "no memory for the bucket map");
     if (!status && async)
-        status = wrk_train_retire(t, t->done);
+        status = wrk_train_retire(t, t->turn);
     if (!status && async)
         status = barrier(t);
     if (!status && t->rank == 0)

@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { REPORT_SECONDS = 1 };
+enum { REPORT_SECONDS = 1, MAX_SHARES = 16 };
 
 /* The rank that computed longest in the interval, and what the others took in the mean: everybody
  * has as many samples, so a rank that takes a multiple of it is held up. */
@@ -76,6 +76,16 @@ static void put_staleness(const struct wrk_trainer *t, struct clu_figures *figur
     clu_figures_put(figures, "staleness", n > 0 ? sum / n : 0);
 }
 
+/* what each rank did since this life began */
+static void put_shares(const struct wrk_trainer *t, struct clu_figures *figures)
+{
+    for (int r = 0; r < t->n_ranks && r < MAX_SHARES; r++) {
+        char name[CLU_FIGURE_NAME_BYTES];
+        snprintf(name, sizeof(name), "rank_%d_samples_total", r);
+        clu_figures_put(figures, name, (double)t->rank_samples[r]);
+    }
+}
+
 void wrk_train_progress(struct wrk_trainer *t, bool force)
 {
     double now = wrk_train_clock(), seconds = now - t->interval.begin;
@@ -92,6 +102,7 @@ void wrk_train_progress(struct wrk_trainer *t, bool force)
     clu_figures_put(&report.figures, "epoch", (double)t->position.epoch);
     clu_figures_put(&report.figures, "samples", (double)t->samples_done);
     put_staleness(t, &report.figures);
+    put_shares(t, &report.figures);
     clu_debug("step %llu of %llu: loss %.4f", (unsigned long long)t->done,
               (unsigned long long)t->last_step, t->last_losses[3]);
     clu_member_report(t->member, &report);

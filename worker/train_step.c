@@ -12,6 +12,8 @@
  * (T2) A push of step t is waited for only after rows were received that needed it applied (step t
  *      + 1 + k), so that wait never stands in anyone's way.
  * (T3) A slot's keys, rows and gradients are untouched while a ticket on them is open.
+ *
+ * Where parts are dealt (train_deal.c) all this is said of a rank's turns.
  */
 #include "worker/train_internal.h"
 
@@ -45,9 +47,9 @@ int wrk_train_wait(struct wrk_trainer *t, uint64_t ticket)
     }
 }
 
-static struct wrk_feed_slot **slot_of(struct wrk_trainer *t, uint64_t step)
+static struct wrk_feed_slot **slot_of(struct wrk_trainer *t, uint64_t turn)
 {
-    return &t->slots[step % (uint64_t)t->n_slots];
+    return &t->slots[turn % (uint64_t)t->n_slots];
 }
 
 static int make_parts(struct wrk_batch *batch, int gradients, struct psv_part *parts)
@@ -60,12 +62,13 @@ static int make_parts(struct wrk_batch *batch, int gradients, struct psv_part *p
     return n;
 }
 
-/* asks for the rows of every step up to `step` */
-static int pull_up_to(struct wrk_trainer *t, uint64_t step)
+/* asks for the rows of every turn up to `turn`, as far as turns are known and the job goes */
+static int pull_up_to(struct wrk_trainer *t, uint64_t turn)
 {
-    if (step > t->last_step)
-        step = t->last_step;
-    while (t->pulled < step) {
+    uint64_t last = t->is_dealt ? t->asked : t->last_step;
+    if (turn > last)
+        turn = last;
+    while (t->pulled < turn) {
         struct wrk_feed_slot *slot;
         int status = wrk_feed_next(t->feed, (int)t->job.start_timeout_ms, &slot);
         if (status)
@@ -82,9 +85,9 @@ static int pull_up_to(struct wrk_trainer *t, uint64_t step)
 }
 
 /* and gives their slots back */
-int wrk_train_retire(struct wrk_trainer *t, uint64_t step)
+int wrk_train_retire(struct wrk_trainer *t, uint64_t turn)
 {
-    while (t->retired < step) {
+    while (t->retired < turn) {
         struct wrk_feed_slot *slot = *slot_of(t, t->retired + 1);
         int status = wrk_train_wait(t, slot->push_ticket);
         if (status)
@@ -107,14 +110,14 @@ static int receive(struct wrk_trainer *t, struct wrk_feed_slot *slot)
 int wrk_train_receive(struct wrk_trainer *t)
 {
     int status = CLU_OK;
-    for (uint64_t step = t->done + 1; step <= t->pulled && !status; step++)
-        status = receive(t, *slot_of(t, step));
+    for (uint64_t turn = t->turn + 1; turn <= t->pulled && !status; turn++)
+        status = receive(t, *slot_of(t, turn));
     return status;
 }
 
 int wrk_train_drain(struct wrk_trainer *t)
 {
-    int status = wrk_train_retire(t, t->done);
+    int status = wrk_train_retire(t, t->turn);
     return status ? status : wrk_train_receive(t); /* what will not be computed */
 }
 
@@ -175,16 +178,20 @@ static int push(struct wrk_trainer *t, struct wrk_feed_slot *slot)
 static void take_extras(struct wrk_trainer *t)
 {
     const float *extras = wrk_dense_extras(&t->dense);
-    const float *compute_seconds = extras + WRK_N_EXTRAS;
+    const float *compute_seconds = extras + WRK_N_EXTRAS, *samples = compute_seconds + t->n_ranks;
     float n_steps = extras[WRK_EXTRA_STEPS] / (float)t->n_ranks;
     for (int i = 0; i < WRK_N_EXTRAS; i++)
         t->interval.sums[i] += extras[i];
     for (int i = 0; i < 4; i++)
         t->last_losses[i] = extras[WRK_EXTRA_CLS + i] / n_steps;
     for (int r = 0; r < t->n_ranks; r++) {
-        t->rank_compute[r] += compute_seconds[r];
-        if (compute_seconds[r] > t->interval.compute_max) {
-            t->interval.compute_max = compute_seconds[r];
+        t->rank_samples[r] += (uint64_t)samples[r];
+        double seconds = compute_seconds[r];
+        if (t->is_dealt && samples[r] > 0) /* all compute as long: what an even share would take */
+            seconds *= extras[WRK_EXTRA_SAMPLES] / (float)t->n_ranks / samples[r];
+        t->rank_compute[r] += seconds;
+        if (seconds > t->interval.compute_max) {
+            t->interval.compute_max = seconds;
             t->interval.slowest = r;
         }
     }
@@ -217,6 +224,7 @@ static int reduce(struct wrk_trainer *t)
     t->local[WRK_EXTRA_MOVE] = wrk_train_may_move(t);
     memcpy(extras, t->local, sizeof(t->local));
     extras[WRK_N_EXTRAS + t->rank] = (float)t->local_compute;
+    extras[WRK_N_EXTRAS + t->n_ranks + t->rank] = t->local[WRK_EXTRA_SAMPLES];
     int status = wrk_dense_update(&t->dense, t->mpi, t->done, t->since_reduce);
     if (status)
         return status;
@@ -227,14 +235,23 @@ static int reduce(struct wrk_trainer *t)
     return CLU_OK;
 }
 
-int wrk_train_step(struct wrk_trainer *t, bool *reduced_p)
+bool wrk_train_meets_at(const struct wrk_trainer *t, uint64_t step)
 {
-    uint64_t step = t->done + 1;
+    return !t->dense.pending || step % (uint64_t)t->job.dense_every == 0 || step == t->last_step ||
+           wrk_train_is_judged(t, step);
+}
+
+/* rows, compute, push */
+static int take_turn(struct wrk_trainer *t)
+{
     double begin = wrk_train_clock();
-    int status = pull_up_to(t, step);
+    uint64_t turn = t->turn + 1;
+    int status = t->is_dealt ? wrk_train_ask(t) : CLU_OK;
+    if (!status)
+        status = pull_up_to(t, turn);
     if (status)
         return status;
-    struct wrk_feed_slot *slot = *slot_of(t, step);
+    struct wrk_feed_slot *slot = *slot_of(t, turn);
     double fed = wrk_train_clock();
     status = receive(t, slot);
     double pulled = wrk_train_clock();
@@ -247,20 +264,32 @@ int wrk_train_step(struct wrk_trainer *t, bool *reduced_p)
         status = push(t, slot);
     if (status)
         return status;
-    t->done = step;
-    t->position = (struct wrk_position){slot->position.epoch, slot->position.batch + 1};
+    t->turn = turn;
+    if (!t->is_dealt) {
+        t->done = turn;
+        t->position = (struct wrk_position){slot->position.epoch, slot->position.batch + 1};
+        t->since_reduce++;
+    }
     t->local[WRK_EXTRA_FEED] += (float)(fed - begin);
     t->local[WRK_EXTRA_WAIT] += (float)(pulled - fed);
     t->local[WRK_EXTRA_STEPS] += 1;
     t->local_compute += computed - pulled;
-    t->since_reduce++;
-    status = pull_up_to(t, step + 1 + (uint64_t)t->n_ahead); /* (T1) */
-    if (!status && step > 1 + (uint64_t)t->n_ahead)
-        status = wrk_train_retire(t, step - 1 - (uint64_t)t->n_ahead); /* (T2) */
+    return CLU_OK;
+}
+
+int wrk_train_step(struct wrk_trainer *t, bool *reduced_p)
+{
+    int status = take_turn(t);
+    if (!status)
+        status = pull_up_to(t, t->turn + 1 + (uint64_t)t->n_ahead); /* (T1) */
+    if (!status && t->turn > 1 + (uint64_t)t->n_ahead)
+        status = wrk_train_retire(t, t->turn - 1 - (uint64_t)t->n_ahead); /* (T2) */
     if (status)
         return status;
-    bool reduce_now = !t->dense.pending || step % (uint64_t)t->job.dense_every == 0 ||
-                      step == t->last_step || wrk_train_is_judged(t, step);
+    uint64_t before = t->done;
+    if (t->is_dealt)
+        wrk_train_end_turn(t);
+    bool reduce_now = t->is_dealt ? t->done != before : wrk_train_meets_at(t, t->done);
     if (reduce_now)
         status = reduce(t);
     else

@@ -84,6 +84,43 @@ static void test_gather_keeps_rank_order_and_lengths(void)
     free(all);
 }
 
+/* Numbers of a round: each once over all ranks, while rank 0 is not in MPI at all. */
+static void test_a_number_is_drawn_once_whatever_rank_0_does(void)
+{
+    struct wrk_mpi *mpi = world();
+    enum { N = 300 };
+    int rank = wrk_mpi_rank(mpi), size = wrk_mpi_size(mpi);
+    CU_ASSERT_EQUAL_FATAL(wrk_mpi_start_draws(mpi), CLU_OK);
+    for (uint64_t round = 1; round <= 3; round++) {
+        float times[N] = {0};
+        int64_t number = 0, last = -1, n_own = 0;
+        char none_left
+            [64]; /* rank 1 makes it once nothing is left; until then rank 0 is elsewhere */
+        snprintf(none_left, sizeof(none_left), "/tmp/sluice-draws-%ld-%d", (long)getppid(),
+                 (int)round);
+        for (int i = 0; rank == 0 && size > 1 && access(none_left, F_OK) != 0 && i < 1000; i++)
+            usleep(10000);
+        for (;;) {
+            CU_ASSERT_EQUAL_FATAL(wrk_mpi_draw(mpi, round * 10, &number, 10000), CLU_OK);
+            CU_ASSERT(number > last);
+            last = number;
+            if (number >= N)
+                break;
+            times[number]++;
+            n_own++;
+        }
+        FILE *file = rank == 1 ? fopen(none_left, "w") : NULL;
+        if (file)
+            fclose(file);
+        CU_ASSERT(size == 1 || rank != 0 || n_own == 0);
+        CU_ASSERT_EQUAL(wrk_mpi_sum_floats(mpi, times, N, 10000), CLU_OK); /* the meeting */
+        for (int i = 0; i < N; i++)
+            CU_ASSERT_EQUAL(times[i], 1);
+        if (rank == 0)
+            unlink(none_left);
+    }
+}
+
 /* the last: a collective that missed its deadline cannot be taken back */
 static void test_a_rank_that_does_not_come_is_not_waited_for(void)
 {
@@ -107,4 +144,5 @@ static void test_a_rank_that_does_not_come_is_not_waited_for(void)
 SUITE("worker.mpi", T(test_sums_are_those_of_all_ranks),
       T(test_sums_have_the_same_bits_on_every_rank), T(test_the_largest_is_everybodys),
       T(test_gather_keeps_rank_order_and_lengths),
+      T(test_a_number_is_drawn_once_whatever_rank_0_does),
       T(test_a_rank_that_does_not_come_is_not_waited_for))

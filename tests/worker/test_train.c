@@ -132,6 +132,44 @@ static void test_hidden_history_does_not_depend_on_ranks(void)
     CU_ASSERT(fabs(kept - 0.6) < 0.03); /* thousands of entries */
 }
 
+/* two feeds that share the parts of 20 steps unevenly see together what one feed sees */
+static void test_asked_batches_are_the_parts_that_were_asked_for(void)
+{
+    enum { N = 20, RANKS = 2 };
+    uint64_t all[N], dealt[N] = {0}, n_batches;
+    int n_all, n_dealt = 0;
+    walk(1, 0.4, (struct wrk_position){0, 0}, 1, N, all, &n_all);
+    for (int rank = 0; rank < RANKS; rank++) {
+        struct wrk_feed_options options = feed_options(rank, RANKS);
+        options.reader.asked = true;
+        options.history_dropout = 0.4;
+        struct wrk_feed *feed = NULL;
+        CU_ASSERT_EQUAL_FATAL(wrk_feed_start(&options, &feed, &n_batches), CLU_OK);
+        struct wrk_feed_slot *slot;
+        rig_quiet(true);
+        CU_ASSERT_EQUAL(wrk_feed_next(feed, 20, &slot), CLU_E_TIMEOUT); /* nothing is asked for */
+        CU_ASSERT_EQUAL(wrk_feed_ask(feed, 1, (struct wrk_position){0, n_batches}, 0), CLU_E_BUG);
+        CU_ASSERT_EQUAL(wrk_feed_ask(feed, 1, (struct wrk_position){0, 0}, RANKS), CLU_E_BUG);
+        rig_quiet(false);
+        for (uint64_t i = 0; i < N * RANKS; i++) {
+            if ((i % 5 == 0) != (rank == 0)) /* rank 0 takes every fifth part */
+                continue;
+            struct wrk_position at = {i / RANKS / n_batches, i / RANKS % n_batches};
+            CU_ASSERT_EQUAL_FATAL(wrk_feed_ask(feed, i / RANKS + 1, at, (int)(i % RANKS)), CLU_OK);
+            CU_ASSERT_EQUAL_FATAL(wrk_feed_next(feed, 10000, &slot), CLU_OK);
+            CU_ASSERT_EQUAL(slot->step, i / RANKS + 1);
+            dealt[i / RANKS] += content(slot->samples);
+            n_dealt += slot->samples->hist_offset[slot->samples->n_samples];
+            wrk_feed_return(feed, slot);
+        }
+        for (int i = 0; i < 3; i++) /* left lying when it stops */
+            CU_ASSERT_EQUAL(wrk_feed_ask(feed, N, (struct wrk_position){5, 0}, 0), CLU_OK);
+        wrk_feed_stop(feed);
+    }
+    CU_ASSERT_EQUAL(memcmp(all, dealt, sizeof(all)), 0);
+    CU_ASSERT_EQUAL(n_all, n_dealt);
+}
+
 static void test_a_feed_that_nobody_fills_is_not_waited_for(void)
 {
     struct wrk_feed_options options = feed_options(0, 1);
@@ -251,6 +289,7 @@ static void test_weights_to_use_are_the_average_where_one_is_kept(void)
 
 SUITE("worker.train", T(test_the_feed_starts_anywhere_and_counts_over_epochs),
       T(test_hidden_history_does_not_depend_on_ranks),
+      T(test_asked_batches_are_the_parts_that_were_asked_for),
       T(test_a_feed_that_nobody_fills_is_not_waited_for),
       T(test_held_gradients_are_applied_as_their_mean),
       T(test_the_learning_rate_rises_and_falls_as_the_job_says),
