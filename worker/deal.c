@@ -17,6 +17,10 @@
  * begins a round, and one whose group dies begins again at the last snapshot, which is of a
  * meeting.
  *
+ * What it costs: a rank reads little ahead, and decodes frames of which others use a part
+ * too; where a step takes 3 ms and the cores are short, ranks that are all as fast do a
+ * quarter to a half less. Figures: tests/bench/README.md.
+ *
  * Rejected: MPI's one-sided operations (where ranks are on several hosts they need the target
  * inside MPI, and rank 0 is computing); a counter of the scheduler's or a server's (it would
  * outlive, or not, the group whose parts it counts: two lives to keep in step); shares by the
