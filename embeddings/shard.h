@@ -160,37 +160,11 @@ int emb_shard_row(struct emb_shard *shard, int table, uint64_t key, struct emb_r
 int emb_shard_each(struct emb_shard *shard, bool (*keep)(uint32_t bucket, void *arg),
                    int (*visit)(const struct emb_row *row, void *arg), void *arg);
 
-/* Buckets move between steps: everything that was pushed to them is applied, and until they have
- * moved the caller keeps pushes to them back. The old shard:
- *
- *     emb_move_begin, emb_move_rows until OK (pulls, and other buckets' pushes, go on in between),
- *     emb_move_waiting; then, once the new owner has committed what it was given,
- *     emb_move_drop, emb_move_end, emb_shard_commit
- *
- * the new one: emb_shard_put, emb_shard_put_waiting, emb_shard_commit. Marks do not move: they say
- * what a shard has applied, not what a row has. Durability log: what is put or dropped is as
- * durable as a push. Durability snapshot: like pushes it is forgotten with the state since the last
- * snapshot; a restore says anew which buckets are whose. In deltas a dropped row is a tombstone
- * here and a row there, of the same step: the row counts. */
-struct emb_move;
-
-int emb_move_begin(struct emb_shard *shard, bool (*keep)(uint32_t bucket, void *arg), void *arg,
-                   struct emb_move **move_p);
-
-/* Visits rows for about budget_us; AGAIN: call on. A row may be visited twice, with the same
- * content. visit's non-zero status ends the call and is returned; the row it was called with counts
- * as visited. visit must not call the shard. */
-int emb_move_rows(struct emb_move *move, int64_t budget_us,
-                  int (*visit)(const struct emb_row *row, void *arg), void *arg);
-
-/* Visits the keys that wait for admission, in the order to put them in. */
-int emb_move_waiting(struct emb_move *move,
-                     int (*visit)(int table, uint64_t key, uint32_t count, void *arg), void *arg);
-
-/* Removes all of it here; only after emb_move_rows said OK. May be repeated after a failure. */
-int emb_move_drop(struct emb_move *move);
-
-void emb_move_end(struct emb_move *move); /* NULL is fine */
+/* Buckets move between steps. Marks do not: they say what a shard has applied, not what a row has.
+ * Durability log: what is put or dropped is as durable as a push. Durability snapshot: like pushes
+ * it is forgotten with the state since the last snapshot; a restore says anew which buckets are
+ * whose. In deltas a dropped row is a tombstone here and a row there, of the same step: the row
+ * counts. */
 
 /* Many buckets that leave one after the other while pushes to them go on (shard_leave.c): listed
  * once, beside the steps, then exported and forgotten a few at a time.
@@ -227,8 +201,8 @@ int emb_shard_put(struct emb_shard *shard, const struct emb_row *row);
 /* A key that has been pushed count times elsewhere and waits for admission. */
 int emb_shard_put_waiting(struct emb_shard *shard, int table, uint64_t key, uint32_t count);
 
-/* Removes every row of the buckets that satisfy drop, in one go. */
-int emb_shard_drop(struct emb_shard *shard, bool (*drop)(uint32_t bucket, void *arg), void *arg);
+/* Removes every row of the buckets that satisfy wanted, in one go: a look at the whole table. */
+int emb_shard_drop(struct emb_shard *shard, bool (*wanted)(uint32_t bucket, void *arg), void *arg);
 
 struct emb_table_stats {
     uint64_t n_rows, n_resident; /* rows that exist; those of them in memory */

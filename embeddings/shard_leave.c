@@ -1,8 +1,7 @@
 /* Buckets that leave one after the other while pushes to them go on.
  *
- * emb_move (shard_move.c) looks at every row of the shard for one set of buckets that stands still.
- * Here many buckets leave, a few between two steps each time, and no step may wait for a look at
- * the table. So one look lists the keys of all of them beforehand, in slices, a list a bucket; and
+ * emb_shard_drop (shard_move.c) looks at every row of the shard in one go. Here many buckets leave, a
+ * few between two steps each time, and no step may wait for a look at the table. So one look lists the keys of all of them beforehand, in slices, a list a bucket; and
  * as pushes go on meanwhile, what they create is added:
  *
  *     collect   memory by slots, then layers by keys      keys -> the list of their bucket

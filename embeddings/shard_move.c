@@ -1,15 +1,12 @@
-/* Looking at rows one by one, and moving buckets from shard to shard.
+/* Looking at rows one by one, putting rows that come from another shard, and dropping buckets.
+ * (Buckets that leave while training goes on: shard_leave.c.)
  *
- * A bucket moves while its old shard goes on serving the others. Finding its rows means looking at
- * every row of the shard, since neither memory nor LMDB is ordered by bucket; so it is done in
- * slices, first memory by slots, then the layers by keys. Between slices rows may be read, evicted
- * or written back, but nothing is pushed to the bucket (the caller holds such pushes), so:
+ * Finding the rows of a bucket means looking at every row of the shard, since neither memory nor
+ * LMDB is ordered by bucket: first memory by slots, then the layers by keys.
  *
- * (M1) A row in memory when its slot is looked at is seen there; one that leaves before that has
- *      been written to a layer, and the layers are looked at after the last slot. A row that enters
- *      memory behind the hand came from a layer. So every row is seen, some twice, with the same
- *      content both times.
- * (M2) The keys seen are remembered; dropping the bucket buries just them, without another look.
+ * (M1) A row in memory is seen at its slot, any other in the layers, which are looked at after the
+ *      last slot. Some are seen twice.
+ * (M2) The keys seen are remembered, and just they are buried.
  *
  * Durability log: a row that is put, a count of admission that is set and buckets that are dropped
  * are records of the log like pushes, whole or not at all after a crash. Durability snapshot: like
@@ -21,14 +18,11 @@
 #include "cluster/status.h"
 #include "embeddings/shard_internal.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    LOOK_SLOTS = 1024,  /* flags and keys looked at before the time is */
-    LOOK_STORED = 1024, /* the same of rows in layers */
-    BURY_ROWS = 4096,   /* rows that are buried at once */
+    BURY_ROWS = 4096, /* rows that are buried at once */
 };
 
 /* ---- rows one by one ---- */
@@ -252,160 +246,97 @@ int emb_shard_put_waiting(struct emb_shard *shard, int t, uint64_t key, uint32_t
     return status;
 }
 
-/* ---- going out ---- */
+/* ---- dropping buckets ---- */
 
 struct listed {
     uint64_t *keys;
     size_t n, capacity;
 };
 
-struct emb_move {
-    struct view_row row;
+struct drop {
     struct emb_shard *shard;
     uint64_t buckets[CLU_N_BUCKETS / 64]; /* a bit each */
     uint64_t from_lsn; /* replaying: rows that include this group are not of the past; else 0 */
     struct listed listed[EMB_MAX_TABLES];
-    int table;
-    bool in_layers; /* of this table, memory is through */
-    uint32_t slot;  /* next to be looked at */
-    uint64_t key;   /* the same, in layers */
-    size_t n_looked;
-    int (*visit)(const struct emb_row *row, void *arg); /* NULL: only list */
-    void *arg;
+    int table; /* being looked at */
 };
 
-static bool has_bucket(const struct emb_move *move, uint64_t key)
+static bool has_bucket(const struct drop *drop, uint64_t key)
 {
-    uint32_t bucket = clu_bucket_of(move->shard->table[move->table].hash, key);
-    return move->buckets[bucket / 64] >> bucket % 64 & 1;
+    uint32_t bucket = clu_bucket_of(drop->shard->table[drop->table].hash, key);
+    return drop->buckets[bucket / 64] >> bucket % 64 & 1;
 }
 
-/* (M2), and on to the visitor. */
-static int see_row(struct emb_move *move, uint64_t key, const char *value)
+/* (M2) */
+static int list_key(struct drop *drop, uint64_t key)
 {
-    struct listed *list = &move->listed[move->table];
+    struct listed *list = &drop->listed[drop->table];
     if (list->n == list->capacity) {
         size_t capacity = list->capacity ? 2 * list->capacity : 1024;
         uint64_t *keys = realloc(list->keys, capacity * sizeof(*keys));
         if (!keys)
-            return clu_fail(CLU_E_NO_MEMORY, "no memory to list rows that move");
+            return clu_fail(CLU_E_NO_MEMORY, "no memory to list rows that are dropped");
         list->keys = keys;
         list->capacity = capacity;
     }
     list->keys[list->n++] = key;
-    if (!move->visit)
-        return CLU_OK;
-    move->row.table = move->table;
-    fill_row(&move->row, key, value);
-    return move->row.found ? move->visit(&move->row.row, move->arg) : CLU_OK;
+    return CLU_OK;
 }
 
-static int look_at_slots(struct emb_move *move)
+static int look_at_slots(struct drop *drop)
 {
-    const struct emb_table *table = &move->shard->table[move->table];
+    const struct emb_table *table = &drop->shard->table[drop->table];
     const struct emb_store *store = &table->store;
-    for (int i = 0; i < LOOK_SLOTS && move->slot < store->n_slots; i++) {
-        uint32_t slot = move->slot++;
+    int status = CLU_OK;
+    for (uint32_t slot = 0; slot < store->n_slots && !status; slot++) {
         if (slot + 8 < store->n_slots)
             __builtin_prefetch(emb_store_row(store, slot + 8));
         uint64_t key = emb_store_key(store, slot);
-        const char *value = emb_slot_value(table, slot);
-        if (!(*emb_store_flags(store, slot) & EMB_SLOT_LIVE) || !has_bucket(move, key) ||
-            emb_value_u32(value, EMB_VALUE_COUNT) == 0 ||
-            (move->from_lsn && emb_replayed(move->shard, move->table, key, move->from_lsn)))
+        if (!(*emb_store_flags(store, slot) & EMB_SLOT_LIVE) || !has_bucket(drop, key) ||
+            emb_value_u32(emb_slot_value(table, slot), EMB_VALUE_COUNT) == 0 ||
+            (drop->from_lsn && emb_replayed(drop->shard, drop->table, key, drop->from_lsn)))
             continue;
-        int status = see_row(move, key, value);
-        if (status)
-            return status;
+        status = list_key(drop, key);
     }
-    if (move->slot >= store->n_slots)
-        move->in_layers = true;
-    return CLU_OK;
+    return status;
 }
 
 static int look_at_stored(void *context, const struct emb_stored *stored)
 {
-    struct emb_move *move = context;
-    const struct emb_table *table = &move->shard->table[move->table];
-    if (move->n_looked++ == LOOK_STORED)
-        return CLU_E_AGAIN;
-    move->key = stored->key < UINT64_MAX ? stored->key + 1 : stored->key;
-    if (!has_bucket(move, stored->key) || (move->from_lsn && stored->lsn >= move->from_lsn))
+    struct drop *drop = context;
+    const struct emb_table *table = &drop->shard->table[drop->table];
+    if (!has_bucket(drop, stored->key) || (drop->from_lsn && stored->lsn >= drop->from_lsn))
         return CLU_OK;
     uint32_t slot = emb_store_find(&table->store, stored->key); /* newer, where it is (I1) */
     const char *value = slot == EMB_NO_SLOT ? stored->value : emb_slot_value(table, slot);
     if (!value || emb_value_u32(value, EMB_VALUE_COUNT) == 0)
         return CLU_OK;
-    return see_row(move, stored->key, value);
+    return list_key(drop, stored->key);
 }
 
-static int look_at_layers(struct emb_move *move)
+static int look_at_layers(struct drop *drop)
 {
-    struct emb_shard *shard = move->shard;
+    struct emb_shard *shard = drop->shard;
     struct emb_layers_view *view = NULL;
-    int status = CLU_OK, order[EMB_N_LAYERS], n_order = emb_shard_order(shard, order);
-    move->n_looked = 0;
-    if (shard->table[move->table].on_disk_only) {
-        status = emb_layers_view_open(shard->layers, &view);
-        if (!status)
-            status =
-                emb_layers_walk(view, move->table, order, n_order, move->key, look_at_stored, move);
-        emb_layers_view_close(view);
-        emb_trim_map(shard);
-    }
-    if (status)
-        return status == CLU_E_AGAIN && move->n_looked > LOOK_STORED ? CLU_OK : status;
-    move->table++;
-    move->in_layers = false;
-    move->slot = 0;
-    move->key = 0;
-    return CLU_OK;
+    int order[EMB_N_LAYERS], n_order = emb_shard_order(shard, order);
+    if (!shard->table[drop->table].on_disk_only)
+        return CLU_OK;
+    int status = emb_layers_view_open(shard->layers, &view);
+    if (!status)
+        status = emb_layers_walk(view, drop->table, order, n_order, 0, look_at_stored, drop);
+    emb_layers_view_close(view);
+    emb_trim_map(shard);
+    return status;
 }
 
-int emb_move_begin(struct emb_shard *shard, bool (*keep)(uint32_t bucket, void *arg), void *arg,
-                   struct emb_move **move_p)
-{
-    struct emb_move *move = calloc(1, sizeof(*move));
-    if (!move)
-        return clu_fail(CLU_E_NO_MEMORY, "no memory to move rows");
-    move->shard = move->row.shard = shard;
-    for (uint32_t b = 0; b < CLU_N_BUCKETS; b++)
-        if (!keep || keep(b, arg))
-            move->buckets[b / 64] |= (uint64_t)1 << b % 64;
-    *move_p = move;
-    return CLU_OK;
-}
-
-int emb_move_rows(struct emb_move *move, int64_t budget_us,
-                  int (*visit)(const struct emb_row *row, void *arg), void *arg)
-{
-    const int64_t until = budget_us < INT64_MAX / 2 ? emb_now_us() + budget_us : INT64_MAX;
-    move->visit = visit;
-    move->arg = arg;
-    while (move->table < move->shard->n_tables) {
-        int status = move->in_layers ? look_at_layers(move) : look_at_slots(move);
-        if (status)
-            return status;
-        if (move->table < move->shard->n_tables && emb_now_us() >= until)
-            return CLU_E_AGAIN;
-    }
-    return CLU_OK;
-}
-
-int emb_move_waiting(struct emb_move *move,
-                     int (*visit)(int table, uint64_t key, uint32_t count, void *arg), void *arg)
+/* Lists every row of the buckets. */
+static int look_at_all(struct drop *drop)
 {
     int status = CLU_OK;
-    for (int t = 0; t < move->shard->n_tables; t++) {
-        const struct emb_sketch *sketch = move->shard->table[t].sketch;
-        for (uint32_t b = 0; sketch && b < CLU_N_BUCKETS; b++) {
-            struct emb_candidate waiting[EMB_SKETCH_WAYS];
-            if (!(move->buckets[b / 64] >> b % 64 & 1))
-                continue;
-            size_t n = emb_sketch_bucket(sketch, b, waiting);
-            for (size_t i = 0; i < n && !status; i++)
-                status = visit(t, waiting[i].key, (uint32_t)waiting[i].count, arg);
-        }
+    for (drop->table = 0; drop->table < drop->shard->n_tables && !status; drop->table++) {
+        status = look_at_slots(drop);
+        if (!status)
+            status = look_at_layers(drop);
     }
     return status;
 }
@@ -428,53 +359,47 @@ static int bury_listed(struct emb_shard *shard, int t, const struct listed *list
     return CLU_OK;
 }
 
-static int bury_all(struct emb_move *move)
+static int bury_all(struct drop *drop)
 {
-    struct emb_shard *shard = move->shard;
+    struct emb_shard *shard = drop->shard;
     int status = CLU_OK;
     for (int t = 0; t < shard->n_tables && !status; t++)
-        status = bury_listed(shard, t, &move->listed[t]);
+        status = bury_listed(shard, t, &drop->listed[t]);
     for (int t = 0; t < shard->n_tables && !status; t++)
         for (uint32_t b = 0; shard->table[t].sketch && b < CLU_N_BUCKETS; b++)
-            if (move->buckets[b / 64] >> b % 64 & 1)
+            if (drop->buckets[b / 64] >> b % 64 & 1)
                 emb_sketch_drop(shard->table[t].sketch, b);
     shard->rows_put = true;
     return status;
 }
 
-int emb_move_drop(struct emb_move *move)
+static void drop_free(struct drop *drop)
 {
-    struct emb_pushlog_record record = {
-        .kind = EMB_LOG_DROP, .n = CLU_N_BUCKETS / 64, .keys = move->buckets};
-    assert(move->table == move->shard->n_tables);
-    int status = log_record(move->shard, &record);
-    if (status)
-        return status;
-    status = bury_all(move);
-    if (status)
-        forget_record(move->shard);
-    return status;
-}
-
-void emb_move_end(struct emb_move *move)
-{
-    if (!move)
-        return;
     for (int t = 0; t < EMB_MAX_TABLES; t++)
-        free(move->listed[t].keys);
-    free(move);
+        free(drop->listed[t].keys);
+    free(drop);
 }
 
-int emb_shard_drop(struct emb_shard *shard, bool (*drop)(uint32_t bucket, void *arg), void *arg)
+int emb_shard_drop(struct emb_shard *shard, bool (*wanted)(uint32_t bucket, void *arg), void *arg)
 {
-    struct emb_move *move;
-    int status = emb_move_begin(shard, drop, arg, &move);
-    if (status)
-        return status;
-    status = emb_move_rows(move, INT64_MAX, NULL, NULL);
+    struct drop *drop = calloc(1, sizeof(*drop));
+    if (!drop)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory to drop rows");
+    drop->shard = shard;
+    for (uint32_t b = 0; b < CLU_N_BUCKETS; b++)
+        if (wanted(b, arg))
+            drop->buckets[b / 64] |= (uint64_t)1 << b % 64;
+    struct emb_pushlog_record record = {
+        .kind = EMB_LOG_DROP, .n = CLU_N_BUCKETS / 64, .keys = drop->buckets};
+    int status = look_at_all(drop);
     if (!status)
-        status = emb_move_drop(move);
-    emb_move_end(move);
+        status = log_record(shard, &record);
+    if (!status) {
+        status = bury_all(drop);
+        if (status)
+            forget_record(shard);
+    }
+    drop_free(drop);
     return status;
 }
 
@@ -506,15 +431,15 @@ int emb_replay_moved(struct emb_shard *shard, uint64_t lsn, const struct emb_pus
                            record->keys[i], emb_value_u32(record->values, 4 * i));
         return CLU_OK;
     }
-    struct emb_move *move;
-    int status = emb_move_begin(shard, NULL, NULL, &move);
-    if (status)
-        return status;
-    memcpy(move->buckets, record->keys, sizeof(move->buckets));
-    move->from_lsn = lsn;
-    status = emb_move_rows(move, INT64_MAX, NULL, NULL);
+    struct drop *drop = calloc(1, sizeof(*drop));
+    if (!drop)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory to drop rows");
+    drop->shard = shard;
+    memcpy(drop->buckets, record->keys, sizeof(drop->buckets));
+    drop->from_lsn = lsn;
+    int status = look_at_all(drop);
     if (!status)
-        status = bury_all(move);
-    emb_move_end(move);
+        status = bury_all(drop);
+    drop_free(drop);
     return status;
 }
