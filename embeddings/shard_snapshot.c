@@ -512,12 +512,36 @@ int emb_shard_snapshot(struct emb_shard *shard, uint64_t step, const char *path,
 
 /* ---- going back ---- */
 
+/* The keys of rows that left memory: where all rows were in memory before, fetching these from the
+ * layers makes it so again (I1). */
+struct gone {
+    uint64_t *keys;
+    size_t n, capacity;
+    bool all; /* keys are all that is not in memory */
+};
+
+static void note_gone(struct gone *gone, uint64_t key)
+{
+    if (gone->all && gone->n == gone->capacity) {
+        size_t capacity = gone->capacity ? 2 * gone->capacity : 1024;
+        uint64_t *keys = realloc(gone->keys, capacity * sizeof(*keys));
+        gone->all = keys != NULL; /* without memory they come when they are asked for */
+        if (keys) {
+            gone->keys = keys;
+            gone->capacity = capacity;
+        }
+    }
+    if (gone->all)
+        gone->keys[gone->n++] = key;
+}
+
 /* Forgets the rows in memory that are not those of the state with this clock: what is not in a
- * layer, and what changed later. */
-static void forget_later(struct emb_shard *shard, uint64_t clock)
+ * layer, and what changed later. gone [n_tables], zeroed. */
+static void forget_later(struct emb_shard *shard, uint64_t clock, struct gone *gone)
 {
     for (int t = 0; t < shard->n_tables; t++) {
         struct emb_table *table = &shard->table[t];
+        gone[t].all = !table->on_disk_only;
         for (uint32_t slot = 0; slot < table->store.n_slots; slot++) {
             uint8_t flags = *emb_store_flags(&table->store, slot);
             if (!(flags & EMB_SLOT_LIVE))
@@ -525,12 +549,33 @@ static void forget_later(struct emb_shard *shard, uint64_t clock)
             uint32_t last_step = emb_value_u32(emb_slot_value(table, slot), EMB_VALUE_STEP);
             bool later = (flags & (EMB_SLOT_DIRTY | EMB_SLOT_SEALING | EMB_SLOT_TOMBSTONE)) ||
                          last_step > clock;
-            if (later || shard->rows_put)
-                emb_store_remove(&table->store, slot);
+            if (!later && !shard->rows_put)
+                continue;
+            note_gone(&gone[t], emb_store_key(&table->store, slot));
+            emb_store_remove(&table->store, slot);
         }
         table->n_tombstones = table->n_dirty = 0;
         table->on_disk_only = true;
     }
+}
+
+/* Fetches what forget_later took, as it was before: a key that exists nowhere must not be looked
+ * for on disk ever after. Costs what changed, not the table. */
+static int fetch_again(struct emb_shard *shard, const struct gone *gone)
+{
+    enum { AT_ONCE = 4096 };
+    int status = CLU_OK;
+    for (int t = 0; t < shard->n_tables && !status; t++) {
+        struct emb_table *table = &shard->table[t];
+        for (size_t at = 0; gone[t].all && at < gone[t].n && !status; at += AT_ONCE) {
+            size_t n = gone[t].n - at < AT_ONCE ? gone[t].n - at : AT_ONCE;
+            status = emb_shard_fetch_all(shard, t, gone[t].keys + at, n);
+        }
+        /* unless some were evicted for others, or had gone while their older version was written */
+        if (!status && gone[t].all && table->store.n_rows == table->n_rows)
+            table->on_disk_only = false;
+    }
+    return status;
 }
 
 int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
@@ -551,6 +596,7 @@ int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
         n_layers = 2;
     }
     struct emb_info info = {0};
+    struct gone gone[EMB_MAX_TABLES] = {0};
     int status = emb_info_get(shard, role, &info);
     if (status == CLU_E_NOT_FOUND)
         status = CLU_OK; /* the state before training */
@@ -561,7 +607,7 @@ int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
     info.lsn = shard->durable_lsn; /* what the log holds is void */
     status = emb_layers_reset(shard, layers, n_layers, &roles, &info);
     if (!status)
-        forget_later(shard, info.clock);
+        forget_later(shard, info.clock, gone);
     if (!status)
         status = emb_info_adopt(shard, &info);
     emb_info_fini(&info);
@@ -571,7 +617,9 @@ int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
             status = emb_pushlog_cut(shard->log, shard->durable_lsn);
     }
     shard->rows_put = false;
-    /* a key that exists nowhere must not be looked for on disk for ever: a scan of what is there,
-     * not a load of it, says again that all is in memory */
-    return status || shard->options.cold ? status : emb_shard_warm(shard);
+    if (!status)
+        status = fetch_again(shard, gone);
+    for (int t = 0; t < shard->n_tables; t++)
+        free(gone[t].keys);
+    return status;
 }

@@ -648,6 +648,48 @@ static void test_rows_are_counted_right_after_a_restart_in_tight_memory(void)
     clu_remove_tree(dir);
 }
 
+/* A table that is wholly in memory is so again after going back: nothing is looked for on disk. */
+static void test_going_back_leaves_all_rows_in_memory(void)
+{
+    enum { N = 4000, DIM = 8 };
+    char dir[256], path[300];
+    struct emb_table_spec spec;
+    struct emb_shard *shard;
+    struct emb_table_stats before, after;
+    static uint64_t keys[2 * N];
+    static float grads[2 * N * DIM], at_snapshot[N * DIM], rows[2 * N * DIM];
+    uint64_t random = suite_seed();
+    emb_table_spec_init(&spec);
+    snprintf(spec.name, sizeof(spec.name), "item");
+    spec.dim = DIM;
+    for (int i = 0; i < 2 * N; i++)
+        keys[i] = rig_key((uint32_t)i);
+    for (int i = 0; i < 2 * N * DIM; i++)
+        grads[i] = (float)suite_uniform(&random, -1, 1);
+    rig_folder(dir, sizeof(dir), "back");
+    snprintf(path, sizeof(path), "%s/rows", dir);
+    struct emb_shard_options options = {.dir = dir};
+    CU_ASSERT_EQUAL_FATAL(emb_shard_open(&options, &spec, 1, &shard), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(emb_shard_push(shard, 0, keys, N, grads, 1), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(emb_shard_tick(shard, 1), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(emb_shard_snapshot(shard, 1, path, NULL), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(emb_shard_pull(shard, 0, keys, N, at_snapshot), CLU_OK);
+    /* half of the old rows change, as many are new */
+    CU_ASSERT_EQUAL_FATAL(emb_shard_push(shard, 0, keys + N / 2, N, grads, 2), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(emb_shard_tick(shard, 2), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(emb_shard_commit(shard), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(emb_shard_rollback(shard, 1), CLU_OK);
+    emb_shard_table_stats(shard, 0, &before);
+    CU_ASSERT_EQUAL(before.n_rows, N);
+    CU_ASSERT_EQUAL(before.n_resident, N);
+    CU_ASSERT_EQUAL_FATAL(emb_shard_pull(shard, 0, keys, 2 * N, rows), CLU_OK);
+    CU_ASSERT_EQUAL(memcmp(rows, at_snapshot, sizeof(at_snapshot)), 0);
+    emb_shard_table_stats(shard, 0, &after);
+    CU_ASSERT_EQUAL(after.n_missed, before.n_missed);
+    emb_shard_close(shard);
+    clu_remove_tree(dir);
+}
+
 SUITE("embeddings.shard", T(test_pulls_create_nothing_and_give_initial_values),
       T(test_a_push_that_is_not_finite_changes_nothing),
       T(test_a_stored_table_refuses_another_shape),
@@ -660,4 +702,4 @@ SUITE("embeddings.shard", T(test_pulls_create_nothing_and_give_initial_values),
       T(test_a_snapshot_loads_on_any_number_of_shards),
       T(test_deltas_load_on_their_base_and_bury_what_expired),
       T(test_rows_are_counted_right_after_a_restart_in_tight_memory),
-      T(test_rows_move_from_shard_to_shard))
+      T(test_rows_move_from_shard_to_shard), T(test_going_back_leaves_all_rows_in_memory))
