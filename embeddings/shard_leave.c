@@ -1,8 +1,9 @@
 /* Buckets that leave one after the other while pushes to them go on.
  *
- * emb_shard_drop (shard_move.c) looks at every row of the shard in one go. Here many buckets leave, a
- * few between two steps each time, and no step may wait for a look at the table. So one look lists the keys of all of them beforehand, in slices, a list a bucket; and
- * as pushes go on meanwhile, what they create is added:
+ * emb_shard_drop (shard_move.c) looks at every row of the shard in one go. Here many buckets leave,
+ * a few between two steps each time, and no step may wait for a look at the table. So one look
+ * lists the keys of all of them beforehand, in slices, a list a bucket; and as pushes go on
+ * meanwhile, what they create is added:
  *
  *     collect   memory by slots, then layers by keys      keys -> the list of their bucket
  *     push      creates a row, or brings one into memory  key  -> the list of its bucket
