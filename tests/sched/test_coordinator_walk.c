@@ -198,6 +198,8 @@ static void walk_all(bool servers_stand, bool workers_stand)
     CU_ASSERT(n_states > 1000);
     CU_ASSERT(n_recovered > 0);
     free(seen);
+    if (changes != STAYS && !more)
+        return; /* random orders there: only in the slow run (sched/README.md says why) */
     uint64_t random = suite_seed();
     n_states = n_recovered = n_ends = 0;
     bool well = true;
