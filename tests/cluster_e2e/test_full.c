@@ -20,7 +20,7 @@ static void open_job(struct driver *d, const char *more)
     char text[1024], out[600];
     snprintf(text, sizeof(text),
              "data: %s\nservers: 2\nshards: 2\nworkers: 2\nwidth: 16\nheads: 2\nhistory: 20\n"
-             "batch: 64\nlog_every: 10\nepochs: 6\nread: greedy\nsnapshot_every: 60\n%s",
+             "batch: 64\nlog_every: 10\nepochs: 12\nread: greedy\nsnapshot_every: 60\n%s",
              data.set, more);
     CU_ASSERT_EQUAL_FATAL(driver_open(d, text), 0);
     snprintf(out, sizeof(out), "%s/out", d->folder);
@@ -96,7 +96,7 @@ static void test_a_disk_that_is_full_for_a_while_is_waited_for(void)
         struct driver d;
         unsigned before = CU_get_number_of_failures();
         start_and_fill(&d, more[i]);
-        driver_nap(1500);
+        driver_nap(800); /* a fraction of the time that the job takes */
         fill(&d, false);
         CU_ASSERT_EQUAL(driver_wait(&d, WITHIN_MS), 0);
         CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "the disk or the map is full"));
