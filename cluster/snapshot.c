@@ -1,6 +1,6 @@
 /* Snapshots on disk. The order of the calls is the whole protocol:
  *
- *     1  files written and fsynced by their writers           crash before 4: a .part, swept later
+ *     1  files written and fsynced by their writers           crash before 4: a .part, (S5)
  *     2  manifest.json written atomically, fsynced
  *     3  rows/ and the .part folder fsynced
  *     4  step-N.part becomes step-N, parent fsynced           crash before 5: `latest` one behind
@@ -8,10 +8,14 @@
  *     6  what keep no longer wants is removed                 crash in 6: (S2), (S4)
  *
  * (S1) A folder step-N with a manifest.json was whole when it got its name.
- * (S2) Removing starts with manifest.json, so that half a folder is never taken for a whole one.
+ * (S2) Removing begins with another name, step-N.old: whoever dies meanwhile leaves no half folder
+ *      where a whole one is looked for.
  * (S3) `latest` is a convenience: readers that must be right list the folder (clu_snapshot_newest).
  * (S4) The newest go first: a link is removed after what was made upon it, so at no moment does a
  *      snapshot stand there whose base was removed.
+ * (S5) What a dead committer leaves is a .part or a .old. The job's next commit removes both, but
+ *      for a .part of a later step; so does its next life (clu_snapshot_sweep). A .part that is
+ *      locked is being written by a process that the job does not know (`sluice reshard`): it stays.
  */
 #include "cluster/snapshot.h"
 
@@ -22,14 +26,18 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 
 static const char *const step_prefix = "step-";
 static const char *const part_suffix = ".part";
+static const char *const removed_suffix = ".old"; /* as clu_install_folder calls it, too */
 static const char *const aside_suffix = ".damaged";
 
 int clu_snapshot_root(const char *out, char root_p[CLU_PATH_BYTES])
@@ -44,12 +52,24 @@ int clu_snapshot_folder(const char *root, uint64_t step, bool part, char folder_
     return clu_path_join(folder_p, CLU_PATH_BYTES, root, name);
 }
 
+/* True when a process holds a lock on a folder that is being written, (S5). */
+static bool is_locked(const char *folder)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool locked = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    return locked;
+}
+
 int clu_snapshot_begin(const char *root, uint64_t step, char folder_p[CLU_PATH_BYTES])
 {
     char folder[CLU_PATH_BYTES], rows[CLU_PATH_BYTES];
     int status = clu_snapshot_folder(root, step, true, folder);
     if (!status)
         status = clu_path_join(rows, sizeof(rows), folder, "rows");
+    if (!status && is_locked(folder))
+        status = clu_fail(CLU_E_AGAIN, "%s: another process is writing it", folder);
     if (!status)
         status = clu_remove_tree(folder);
     if (!status)
@@ -61,16 +81,16 @@ int clu_snapshot_begin(const char *root, uint64_t step, char folder_p[CLU_PATH_B
 
 /* ---- the root ---- */
 
-/* The step of a folder's name, or -1. */
-static int64_t step_of(const char *name, bool *part_p)
+/* The step of a folder's name and what follows it (in name), or -1. */
+static int64_t step_of(const char *name, const char **suffix_p)
 {
     size_t prefix = strlen(step_prefix);
     char *end;
     if (strncmp(name, step_prefix, prefix) != 0 || name[prefix] < '0' || name[prefix] > '9')
         return -1;
     int64_t step = strtoll(name + prefix, &end, 10);
-    *part_p = strcmp(end, part_suffix) == 0;
-    return *end && !*part_p ? -1 : step;
+    *suffix_p = end;
+    return step;
 }
 
 static int ascending(const void *a, const void *b)
@@ -94,9 +114,9 @@ static int list_steps(const char *root, int64_t **steps_p, size_t *n_p)
     struct dirent *entry;
     while ((entry = readdir(dir))) {
         char path[CLU_PATH_BYTES];
-        bool part;
-        int64_t step = step_of(entry->d_name, &part);
-        if (step < 0 || part ||
+        const char *suffix = "";
+        int64_t step = step_of(entry->d_name, &suffix);
+        if (step < 0 || *suffix ||
             snprintf(path, sizeof(path), "%s/%s/manifest.json", root, entry->d_name) >=
                 (int)sizeof(path) ||
             !clu_path_exists(path))
@@ -242,11 +262,12 @@ int clu_snapshot_row_files(const struct clu_snapshot *snapshot, const char ***pa
 /* (S2) */
 static int remove_snapshot(const char *folder)
 {
-    char path[CLU_PATH_BYTES];
-    int status = clu_path_join(path, sizeof(path), folder, "manifest.json");
+    char old[CLU_PATH_BYTES + 8];
+    snprintf(old, sizeof(old), "%s%s", folder, removed_suffix);
+    int status = clu_remove_tree(old);
     if (!status)
-        status = clu_remove_tree(path);
-    return status ? status : clu_remove_tree(folder);
+        status = clu_rename_durable(folder, old);
+    return status ? status : clu_remove_tree(old);
 }
 
 static bool is_pinned(const char *folder)
@@ -286,8 +307,6 @@ static int prune(const char *root, int64_t keep)
 {
     struct clu_link *links;
     size_t n;
-    if (keep < 1)
-        return CLU_OK;
     int status = read_links(root, &links, &n);
     if (status)
         return status;
@@ -373,7 +392,10 @@ int clu_snapshot_commit(const char *root, const struct clu_manifest *manifest, i
     if (!status)
         status = write_latest(root, manifest->step);
     clu_manifest_fini(&full);
-    return status ? status : prune(root, keep);
+    if (status || keep < 1)
+        return status;
+    status = prune(root, keep);
+    return status ? status : clu_snapshot_sweep(root, manifest->step);
 }
 
 /* ---- finding one ---- */
@@ -491,7 +513,20 @@ int clu_snapshot_resolve(const char *path, char folder_p[CLU_PATH_BYTES])
                     path);
 }
 
-int clu_snapshot_sweep(const char *root)
+/* Whether a folder is of no use to anybody; path is its address. */
+static bool is_rubbish(const char *path, int64_t step, const char *suffix, uint64_t before_step)
+{
+    char manifest[CLU_PATH_BYTES];
+    if (strcmp(suffix, removed_suffix) == 0)
+        return true;
+    if (strcmp(suffix, part_suffix) == 0)
+        return (uint64_t)step < before_step && !is_locked(path);
+    return !*suffix && before_step == CLU_SNAPSHOT_ALL &&
+           !clu_path_join(manifest, sizeof(manifest), path, "manifest.json") &&
+           !clu_path_exists(manifest);
+}
+
+int clu_snapshot_sweep(const char *root, uint64_t before_step)
 {
     DIR *dir = opendir(root);
     if (!dir)
@@ -501,16 +536,31 @@ int clu_snapshot_sweep(const char *root)
     struct dirent *entry;
     int status = CLU_OK;
     while (!status && (entry = readdir(dir))) {
-        char path[CLU_PATH_BYTES], manifest[CLU_PATH_BYTES];
-        bool part;
-        if (step_of(entry->d_name, &part) < 0)
+        char path[CLU_PATH_BYTES];
+        const char *suffix = "";
+        int64_t step = step_of(entry->d_name, &suffix);
+        bool latest =
+            strncmp(entry->d_name, "latest.", 7) == 0; /* not renamed to latest any more */
+        if (step < 0 && !latest)
             continue;
         status = clu_path_join(path, sizeof(path), root, entry->d_name);
-        if (!status)
-            status = clu_path_join(manifest, sizeof(manifest), path, "manifest.json");
-        if (!status && (part || !clu_path_exists(manifest)))
+        if (!status && (latest || is_rubbish(path, step, suffix, before_step)))
             status = clu_remove_tree(path);
     }
     closedir(dir);
     return status;
+}
+
+int clu_snapshot_lock(const char *folder, int *fd_p)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB)) {
+        int number = errno;
+        if (fd >= 0)
+            close(fd);
+        return clu_fail(number == EWOULDBLOCK ? CLU_E_AGAIN : clu_status_from_errno(number),
+                        "%s: cannot be locked: %s", folder, strerror(number));
+    }
+    *fd_p = fd;
+    return CLU_OK;
 }

@@ -9,7 +9,7 @@
  * Writers put their files into the .part folder and fsync each. Then one process commits: it lists
  * the folder, writes manifest.json (every file's size and XXH3, and what it is a delta upon),
  * fsyncs it, the folder and rows/, renames .part away, fsyncs the parent, replaces `latest`, and
- * only then removes what `keep` no longer wants. So a folder without .part is whole, unless the
+ * only then removes what `keep` no longer wants (as step-N.old) and what dead committers left. So a folder without .part is whole, unless the
  * disk lies; verifying finds out. A snapshot that has a file named `pinned` stays, beyond `keep`,
  * until a newer one has one too: the best epoch of a job outlives those after it. A delta can be
  * restored while every link of its chain (cluster/chain.h) can; its dense state and data position
@@ -29,6 +29,7 @@
 #include <stdint.h>
 
 #define CLU_SNAPSHOT_PIN_FILE "pinned"
+#define CLU_SNAPSHOT_ALL      UINT64_MAX /* clu_snapshot_sweep */
 
 /* OUT/run/snapshot, the root that everything below takes. USAGE when it does not fit. */
 int clu_snapshot_root(const char *out, char root_p[CLU_PATH_BYTES]);
@@ -37,7 +38,7 @@ int clu_snapshot_root(const char *out, char root_p[CLU_PATH_BYTES]);
 int clu_snapshot_folder(const char *root, uint64_t step, bool part, char folder_p[CLU_PATH_BYTES]);
 
 /* Makes an empty ROOT/step-N.part (and ROOT/step-N.part/rows), removing a left-over of that name.
- */
+ * AGAIN when it is locked (clu_snapshot_lock). */
 int clu_snapshot_begin(const char *root, uint64_t step, char folder_p[CLU_PATH_BYTES]);
 
 /* Commits ROOT/step-N.part as above and removes the oldest that can be restored beyond keep, but
@@ -63,8 +64,14 @@ int clu_snapshot_newest(const char *root, char folder_p[CLU_PATH_BYTES],
  * nor is taken for the newest. For the one who resumes from step: what is later was passed over. */
 int clu_snapshot_set_aside(const char *root, uint64_t step);
 
-/* Removes .part folders and files of an unfinished commit. At the start of a job's life. */
-int clu_snapshot_sweep(const char *root);
+/* Removes what dead committers left: folders that were being removed, and .part folders of steps
+ * below before_step. With CLU_SNAPSHOT_ALL, for the start of a life, when nobody writes there: every
+ * .part, and folders without a manifest. A .part that is locked stays. */
+int clu_snapshot_sweep(const char *root, uint64_t before_step);
+
+/* Says to every sweep, while *fd_p is open (the caller closes it), that a .part folder is being
+ * written: for a writer outside of any job. AGAIN when another process is at it. */
+int clu_snapshot_lock(const char *folder, int *fd_p);
 
 /* ---- reading one ---- */
 

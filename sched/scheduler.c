@@ -259,7 +259,7 @@ static void recover(struct schd_scheduler *s, bool anew)
         if (clu_snapshot_newest(s->snapshot_root, folder, &manifest))
             folder[0] = '\0';
         clu_snapshot_set_aside(s->snapshot_root, manifest.step);
-        clu_snapshot_sweep(s->snapshot_root); /* whoever wrote there is gone */
+        clu_snapshot_sweep(s->snapshot_root, CLU_SNAPSHOT_ALL); /* whoever wrote there is gone */
         clu_remove_tree(s->move_root);
     }
     schd_coordinator_recover(s->coordinator, schd_now_ms(), way, folder, manifest.step);
@@ -583,8 +583,10 @@ static int begin_life(struct schd_scheduler *s, bool again)
         if (!clu_snapshot_newest(s->snapshot_root, life.resume, &manifest))
             clu_info("resuming from %s", life.resume);
         clu_snapshot_set_aside(s->snapshot_root, manifest.step);
-        clu_snapshot_sweep(s->snapshot_root);
+        clu_snapshot_sweep(s->snapshot_root, CLU_SNAPSHOT_ALL);
         clu_remove_tree(s->move_root);
+    } else { /* servers may be writing a .part */
+        clu_snapshot_sweep(s->snapshot_root, 0);
     }
     life.resume_step = manifest.step;
     schd_scheduler_last_life(s, &life.job_id, &life.generation);

@@ -16,12 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 struct reshard {
     const struct wrk_reshard_options *options;
     struct wrk_reshard_result *result;
     struct clu_snapshot chain;
     char part[CLU_PATH_BYTES];
+    int lock; /* on that folder: a job that starts there must not sweep it */
     struct clu_bucket_map *map;
     const char **in;
     size_t n_in;
@@ -75,7 +77,9 @@ static int begin_folder(struct reshard *r)
     int status = clu_snapshot_folder(r->options->out, step, false, r->result->to);
     if (!status && clu_path_exists(r->result->to))
         return clu_fail(CLU_E_EXISTS, "%s is there already; choose another --out", r->result->to);
-    return status ? status : clu_snapshot_begin(r->options->out, step, r->part);
+    if (!status)
+        status = clu_snapshot_begin(r->options->out, step, r->part);
+    return status ? status : clu_snapshot_lock(r->part, &r->lock);
 }
 
 /* Everything but rows and manifest, byte for byte. */
@@ -170,6 +174,7 @@ static int write_snapshot(struct reshard *r)
         status = commit(r);
     if (status)
         clu_remove_tree(r->part);
+    close(r->lock);
     return status;
 }
 

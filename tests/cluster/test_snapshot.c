@@ -5,6 +5,7 @@
 #include "cluster/status.h"
 #include "tests/suite.h"
 
+#include <dirent.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -39,6 +40,15 @@ static void begin(uint64_t step)
     put(folder, "dense.safetensors", text);
     put(folder, "rows/shard-0", "rows of shard 0");
     put(folder, "rows/shard-1", "rows of shard 1");
+}
+
+/* A folder with something in it, and no manifest. */
+static void put_folder(const char *name)
+{
+    char folder[CLU_PATH_BYTES];
+    clu_path_join(folder, sizeof(folder), root, name);
+    CU_ASSERT_EQUAL(clu_mkdirs(folder), CLU_OK);
+    put(folder, "dense.safetensors", "dense");
 }
 
 /* base 0: a full one */
@@ -111,9 +121,39 @@ static void test_an_uncommitted_snapshot_does_not_count_and_is_swept(void)
     commit(100, 0);
     begin(200);
     CU_ASSERT_EQUAL(newest(), 100);
-    CU_ASSERT_EQUAL(clu_snapshot_sweep(root), CLU_OK);
+    CU_ASSERT_EQUAL(clu_snapshot_sweep(root, CLU_SNAPSHOT_ALL), CLU_OK);
     CU_ASSERT_FALSE(is_there("step-000000000200.part"));
     CU_ASSERT_EQUAL(newest(), 100);
+    close_root();
+}
+
+/* Rubbish goes; what may be somebody's work stays. */
+static void test_a_sweep_spares_what_is_being_written(void)
+{
+    char folder[CLU_PATH_BYTES];
+    int fd;
+    open_root();
+    commit(100, 0);
+    put_folder("step-000000000040");
+    put_folder("step-000000000050.old");
+    begin(90);
+    CU_ASSERT_EQUAL_FATAL(clu_snapshot_begin(root, 80, folder), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(clu_snapshot_lock(folder, &fd), CLU_OK);
+    CU_ASSERT_EQUAL(clu_snapshot_begin(root, 80, folder), CLU_E_AGAIN);
+    CU_ASSERT_EQUAL(clu_snapshot_sweep(root, 0), CLU_OK); /* a scheduler that was killed */
+    CU_ASSERT_FALSE(is_there("step-000000000050.old"));
+    CU_ASSERT(is_there("step-000000000090.part") && is_there("step-000000000040"));
+    CU_ASSERT_EQUAL(clu_snapshot_sweep(root, 90), CLU_OK);
+    CU_ASSERT(is_there("step-000000000090.part"));
+    commit(110, 1); /* what is older is not being written any more */
+    CU_ASSERT_FALSE(is_there("step-000000000090.part") || is_there("step-000000000100"));
+    CU_ASSERT_EQUAL(clu_snapshot_sweep(root, CLU_SNAPSHOT_ALL), CLU_OK);
+    CU_ASSERT_FALSE(is_there("step-000000000040"));
+    CU_ASSERT_TRUE(is_there("step-000000000080.part/rows")); /* locked, all the time */
+    close(fd);
+    CU_ASSERT_EQUAL(clu_snapshot_sweep(root, CLU_SNAPSHOT_ALL), CLU_OK);
+    CU_ASSERT_FALSE(is_there("step-000000000080.part"));
+    CU_ASSERT_EQUAL(newest(), 110);
     close_root();
 }
 
@@ -483,33 +523,68 @@ static bool die_at(int n)
     return WEXITSTATUS(status) == 9;
 }
 
-static void test_a_commit_that_dies_at_any_call_leaves_a_restorable_chain(void)
+/* How many entries of the root are neither `latest`, nor a snapshot with its manifest, nor the one
+ * that is allowed. names_only: of those, how many look like a snapshot by their name. */
+static int n_rubbish(const char *allowed, bool names_only)
 {
-    bool died = true;
-    int n = 0, n_old = 0;
-    for (; died; n++) {
-        open_root();
-        commit(10, 0); /* what keep 1 removes at the end: a chain */
-        commit_delta(20, 10, 0);
-        commit_delta(30, 20, 0);
-        commit(40, 0);
-        died = die_at(n);
-        uint64_t found = newest();
-        CU_ASSERT(found == 40 || found == 50);
-        n_old += found == 40;
-        CU_ASSERT_EQUAL(clu_snapshot_sweep(root), CLU_OK);
-        CU_ASSERT_EQUAL(newest(), found);
-        commit_delta(60, found, 1);
-        CU_ASSERT_EQUAL(newest(), 60);
-        CU_ASSERT_FALSE(is_there("step-000000000030") || is_there("step-000000000010"));
-        close_root();
+    int n = 0;
+    DIR *dir = opendir(root);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir))) {
+        char manifest[300];
+        const char *name = entry->d_name;
+        snprintf(manifest, sizeof(manifest), "%s/manifest.json", name);
+        bool step = strncmp(name, "step-", 5) == 0 && !strchr(name, '.');
+        if (name[0] == '.' || strcmp(name, "latest") == 0 || strcmp(name, allowed) == 0 ||
+            (step && is_there(manifest)) || (names_only && !step))
+            continue;
+        printf("  rubbish: %s\n", name);
+        n++;
     }
-    printf("  %d calls, %d before the new one counts\n", n, n_old);
-    CU_ASSERT(n > 30 && n_old > 5 && n_old < n - 5);
+    if (dir)
+        closedir(dir);
+    return n;
+}
+
+/* The committer dies at its n-th call; then its successor or a new life begins, and commits. True
+ * when it died. */
+static bool die_and_go_on(int n, bool new_life, int *n_old_p)
+{
+    open_root();
+    commit(10, 0); /* what keep 1 removes at the end: a chain */
+    commit_delta(20, 10, 0);
+    commit_delta(30, 20, 0);
+    commit(40, 0);
+    bool died = die_at(n);
+    uint64_t found = newest();
+    CU_ASSERT(found == 40 || found == 50);
+    *n_old_p += found == 40;
+    CU_ASSERT_EQUAL(n_rubbish("", true), 0);
+    CU_ASSERT_EQUAL(clu_snapshot_sweep(root, new_life ? CLU_SNAPSHOT_ALL : 0), CLU_OK);
+    CU_ASSERT_EQUAL(n_rubbish(new_life ? "" : "step-000000000050.part", false), 0);
+    CU_ASSERT_EQUAL(newest(), found);
+    commit_delta(60, found, 1);
+    CU_ASSERT_EQUAL(newest(), 60);
+    CU_ASSERT_EQUAL(n_rubbish("", false), 0);
+    CU_ASSERT_FALSE(is_there("step-000000000030") || is_there("step-000000000010"));
+    close_root();
+    return died;
+}
+
+static void test_a_commit_that_dies_at_any_call_leaves_a_restorable_chain_and_no_rubbish(void)
+{
+    for (int new_life = 0; new_life < 2; new_life++) {
+        int n = 0, n_old = 0;
+        while (die_and_go_on(n, new_life, &n_old))
+            n++;
+        printf("  %d calls, %d before the new one counts\n", n, n_old);
+        CU_ASSERT(n > 30 && n_old > 5 && n_old < n - 5);
+    }
 }
 
 SUITE("cluster.snapshot", T(test_a_committed_snapshot_is_found_and_verifies),
-      T(test_an_uncommitted_snapshot_does_not_count_and_is_swept), T(test_keep_removes_the_oldest),
+      T(test_an_uncommitted_snapshot_does_not_count_and_is_swept),
+      T(test_a_sweep_spares_what_is_being_written), T(test_keep_removes_the_oldest),
       T(test_a_pinned_snapshot_stays_until_a_newer_one_is_pinned),
       T(test_a_damaged_snapshot_is_passed_over_for_the_one_before),
       T(test_a_commit_is_refused_when_the_disk_disagrees_with_a_report),
@@ -521,4 +596,4 @@ SUITE("cluster.snapshot", T(test_a_committed_snapshot_is_found_and_verifies),
       T(test_a_delta_upon_another_snapshot_of_that_step_is_refused),
       T(test_a_delta_is_not_committed_upon_a_damaged_or_missing_base),
       T(test_keep_counts_what_can_be_restored_and_spares_its_bases),
-      T(test_a_commit_that_dies_at_any_call_leaves_a_restorable_chain))
+      T(test_a_commit_that_dies_at_any_call_leaves_a_restorable_chain_and_no_rubbish))

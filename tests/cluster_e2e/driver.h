@@ -218,17 +218,25 @@ static inline int driver_left(const struct driver *d, int timeout_ms)
     return n;
 }
 
-/* The nth (0...) rank, by pid; -1. mpirun's own command line holds the same words. */
-static inline pid_t driver_find_worker(const struct driver *d, int nth)
+/* The same, of processes that are the program itself: the command line of an mpirun that started
+ * one holds the same words. */
+static inline pid_t driver_find_role(const struct driver *d, const char *word, const char *word2,
+                                     int nth)
 {
     pid_t pid;
-    for (int i = 0; (pid = driver_find(d, "sluice worker", "", i)) > 0; i++) {
+    for (int i = 0; (pid = driver_find(d, word, word2, i)) > 0; i++) {
         char line[8192];
         driver_command_line(pid, line, sizeof(line));
         if (strncmp(line, "mpirun", 6) != 0 && nth-- == 0)
             return pid;
     }
     return -1;
+}
+
+/* The nth (0...) rank, by pid; -1. */
+static inline pid_t driver_find_worker(const struct driver *d, int nth)
+{
+    return driver_find_role(d, "sluice worker", "", nth);
 }
 
 /* What `PROGRAM VERB OUT flag` prints, errors too; its exit code. flag may be "". */
@@ -269,13 +277,16 @@ static inline int driver_count_ours(const struct driver *d, const char *folder)
 }
 
 /* How much of the job is left after at most timeout_ms: processes (killed then), shared memory and
- * session files that no process is needed for, sockets in its folder. Each is named. */
+ * session files that no process is needed for, sockets in its folder, whatever is in the folder for
+ * temporary files that a test made there (FOLDER/tmp). Each is named. */
 static inline int driver_remains(const struct driver *d, int timeout_ms)
 {
     char command[700], line[600];
     int n = driver_left(d, timeout_ms) + driver_count_ours(d, "/dev/shm") +
             driver_count_ours(d, "/tmp");
-    snprintf(command, sizeof(command), "find '%s' -type s; ls -d /tmp/ompi.*/pid.%d 2>/dev/null",
+    snprintf(command, sizeof(command),
+             "f='%s'; find $f -type s; find $f/tmp -mindepth 1 2>/dev/null; "
+             "ls -d /tmp/ompi.*/pid.%d 2>/dev/null",
              d->folder, (int)d->pid);
     FILE *pipe = popen(command, "r");
     for (; pipe && fgets(line, sizeof(line), pipe); n++)
@@ -283,6 +294,22 @@ static inline int driver_remains(const struct driver *d, int timeout_ms)
     if (pipe)
         pclose(pipe);
     return n;
+}
+
+/* How much stands beside a finished job's snapshots that is none: folders without a manifest, half
+ * written, half removed. Damaged ones, which are set aside for a look, may stay. Each is named. */
+static inline int driver_snapshot_rubbish(const struct driver *d)
+{
+    char command[1024], line[600];
+    int n = 0;
+    snprintf(command, sizeof(command),
+             "cd '%s/out/run/snapshot' && for e in *; do case $e in latest | *.damaged) ;; "
+             "*.*) echo $e ;; *) [ -f $e/manifest.json ] || echo $e ;; esac; done",
+             d->folder);
+    FILE *pipe = popen(command, "r");
+    for (; pipe && fgets(line, sizeof(line), pipe); n++)
+        printf("  not a snapshot: %s", line);
+    return pipe && pclose(pipe) == 0 ? n : -1;
 }
 
 /* Prints what the supervisor said, when the test went wrong; removes the folder otherwise. */
