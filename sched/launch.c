@@ -9,7 +9,8 @@
  *   ssh and listen on every interface;
  * - one BLAS thread: a rank's threads are its own business (the job's `threads`);
  * - session files and shared memory in one folder that the supervisor removes: a killed mpirun
- * leaves them.
+ * leaves them. On other hosts they are where Open MPI likes, and its daemons there, which lose
+ * mpirun, remove them.
  */
 #include "sched/launch.h"
 
@@ -56,8 +57,6 @@ void schd_launch_open(struct schd_launch *launch)
 {
     char name[64];
     launch->scratch[0] = '\0';
-    if (launch->job->hostfile[0])
-        return; /* other machines have folders of their own */
     sweep_scratch(scratch_root());
     snprintf(name, sizeof(name), "%s%d", scratch_prefix, (int)getpid());
     if (clu_path_join(launch->scratch, sizeof(launch->scratch), scratch_root(), name) ||
@@ -112,13 +111,18 @@ static void add_setting(struct arguments *arguments, const char *name, const cha
 }
 
 /* What every mpirun of ours is given, whatever it starts. */
-static void add_common(struct arguments *a, const struct clu_job *job)
+static void add_common(struct arguments *a, const struct schd_launch *launch)
 {
+    const bool one_host = !launch->job->hostfile[0];
     add(a, "--oversubscribe");
     add(a, "--bind-to");
     add(a, "none");
-    if (job->hostfile[0])
+    if (launch->scratch[0]) /* without a hostfile also what the ranks are told */
+        add_setting(a, one_host ? "orte_tmpdir_base" : "orte_local_tmpdir_base", launch->scratch);
+    if (!one_host)
         return;
+    if (launch->scratch[0])
+        add_setting(a, "btl_vader_backing_directory", launch->scratch);
     add_setting(a, "plm", "isolated");
     add_setting(a, "btl_tcp_if_include", "lo");
     add_setting(a, "oob_tcp_if_include", "lo");
@@ -171,7 +175,7 @@ int schd_launch_ps(const struct schd_launch *launch, int rank, struct schd_proce
         add(&a, "1");
         add(&a, "--host");
         add(&a, host);
-        add_common(&a, launch->job);
+        add_common(&a, launch);
     }
     const char *const command[] = {launch->program, "ps",   "--job",   launch->job_path,
                                    "--rank",        number, "--sched", launch->endpoint};
@@ -196,7 +200,7 @@ int schd_launch_workers(const struct schd_launch *launch, struct schd_process *p
     add(&a, "mpirun");
     add(&a, "-n");
     add(&a, ranks);
-    add_common(&a, job);
+    add_common(&a, launch);
     add_setting(&a, "pml", "ob1");
     add_setting(&a, "btl", "self,vader,tcp");
     add_setting(&a, "btl_vader_single_copy_mechanism", "none");
@@ -207,10 +211,6 @@ int schd_launch_workers(const struct schd_launch *launch, struct schd_process *p
         add(&a, "OPENBLAS_NUM_THREADS");
         add(&a, "-x");
         add(&a, "OMP_NUM_THREADS");
-    }
-    if (launch->scratch[0]) {
-        add_setting(&a, "orte_tmpdir_base", launch->scratch);
-        add_setting(&a, "btl_vader_backing_directory", launch->scratch);
     }
     add(&a, launch->program);
     add(&a, "worker");
