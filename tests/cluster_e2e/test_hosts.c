@@ -38,7 +38,7 @@ static void finish(struct driver *d, unsigned before)
     int64_t began_ms = driver_now_ms();
     CU_ASSERT_EQUAL(driver_wait(d, WITHIN_MS), 0);
     printf("  %lld ms more\n", (long long)(driver_now_ms() - began_ms));
-    CU_ASSERT_EQUAL(driver_left(d, 3000), 0);
+    CU_ASSERT_EQUAL(driver_remains(d, 3000), 0);
     snprintf(out, sizeof(out), "%s/out", d->folder);
     small_data_digest(SLUICE, out, digest);
     CU_ASSERT_STRING_EQUAL(digest, calm);
@@ -47,7 +47,7 @@ static void finish(struct driver *d, unsigned before)
     driver_close(d, CU_get_number_of_failures() > before);
 }
 
-static void test_three_hosts_give_what_one_host_gives(void)
+static void test_a_host_for_each_role_gives_what_one_host_gives(void)
 {
     struct driver d;
     char out[600];
@@ -73,32 +73,50 @@ static void test_a_server_killed_on_another_host_changes_nothing(void)
     open_job(&d, "");
     start(&d);
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":80,", 30000));
-    pid_t pid = -1;
-    for (int i = 0; (pid = driver_find(&d, " ps ", "--rank 1", i)) > 0; i++) {
-        char line[8192];
-        driver_command_line(pid, line, sizeof(line));
-        if (strncmp(line, "mpirun", 6) != 0)
-            break;
-    }
+    pid_t pid = driver_find_role(&d, " ps ", "--rank 1", 0);
     CU_ASSERT_FATAL(pid > 0);
     kill(pid, SIGKILL);
     finish(&d, before);
     CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "ps 1 was killed by signal 9"));
 }
 
+/* Packets between any two hosts are lost for half of the job; for two seconds those between a worker
+ * and the servers are late. */
 static void test_a_slow_and_lossy_network_changes_nothing(void)
 {
     struct driver d;
+    struct wire_counts counts;
     unsigned before = CU_get_number_of_failures();
-    open_job(&d, "max_steps: 340\n");
-    if (hosts_bend(&hosts, 2, "delay 5ms loss 5%")) {
-        printf("  no netem here\n");
-        driver_close(&d, false);
+    if (!hosts.wire) {
+        printf("  no network here that loses and delays\n");
         return;
     }
+    open_job(&d, "");
+    for (int i = 0; i < HOSTS_N; i++)
+        CU_ASSERT_EQUAL(hosts_bend_all(&hosts, i, WIRE_LOSE), 0);
     start(&d);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":80,", 60000));
+    hosts_bend(&hosts, 1, 3, WIRE_DELAY);
+    hosts_bend(&hosts, 2, 3, WIRE_DELAY);
+    driver_nap(2000);
+    hosts_bend(&hosts, 1, 3, WIRE_LOSE);
+    hosts_bend(&hosts, 2, 3, WIRE_LOSE);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":160,", 60000));
+    for (int i = 0; i < HOSTS_N; i++)
+        CU_ASSERT_EQUAL(hosts_bend_all(&hosts, i, WIRE_PASS), 0);
     finish(&d, before);
-    hosts_bend(&hosts, 2, NULL);
+    for (int i = 0; i < HOSTS_N; i++) {
+        for (int k = 0; k < i; k++) {
+            wire_between_counts(hosts.wire, i, k, &counts);
+            printf("  %s and %s: %llu packets passed, %llu lost, %llu late\n", hosts_roles[k],
+                   hosts_roles[i], (unsigned long long)counts.passed,
+                   (unsigned long long)counts.lost, (unsigned long long)counts.delayed);
+        }
+    }
+    wire_between_counts(hosts.wire, 1, 3, &counts);
+    CU_ASSERT(counts.lost > 10 && counts.delayed > 2);
+    wire_between_counts(hosts.wire, 3, 4, &counts); /* the ranks' all-reduce */
+    CU_ASSERT(counts.lost > 10);
 }
 
 static void test_a_cut_of_two_seconds_changes_nothing(void)
@@ -108,9 +126,9 @@ static void test_a_cut_of_two_seconds_changes_nothing(void)
     open_job(&d, "");
     start(&d);
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":80,", 30000));
-    CU_ASSERT_EQUAL(hosts_shell("ip -n %sr link set va down", hosts.net), 0);
+    CU_ASSERT_EQUAL(hosts_bend_all(&hosts, 3, WIRE_CUT), 0);
     driver_nap(2000);
-    CU_ASSERT_EQUAL(hosts_shell("ip -n %sr link set va up", hosts.net), 0);
+    CU_ASSERT_EQUAL(hosts_bend_all(&hosts, 3, WIRE_PASS), 0);
     finish(&d, before);
 }
 
@@ -125,11 +143,11 @@ static void test_a_host_cut_off_for_good_is_named_and_ends_the_job(void)
     CU_ASSERT_EQUAL(system(command), 0);
     start(&d);
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":80,", 30000));
-    CU_ASSERT_EQUAL(hosts_shell("ip -n %sr link set vb down", hosts.net), 0);
+    CU_ASSERT_EQUAL(hosts_bend_all(&hosts, 4, WIRE_CUT), 0);
     CU_ASSERT_EQUAL(driver_wait(&d, 30000), 69);
     CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "is lost: no heartbeat for"));
-    hosts_shell("ip -n %sr link set vb up", hosts.net);
-    CU_ASSERT_EQUAL(driver_left(&d, 15000), 0);
+    hosts_bend_all(&hosts, 4, WIRE_PASS);
+    CU_ASSERT_EQUAL(driver_remains(&d, 15000), 0);
     driver_close(&d, CU_get_number_of_failures() > before);
     small_data_close(&data);
 }
@@ -137,7 +155,7 @@ static void test_a_host_cut_off_for_good_is_named_and_ends_the_job(void)
 int main(int argc, char **argv)
 {
     static const struct suite_test tests[] = {
-        T(test_three_hosts_give_what_one_host_gives),
+        T(test_a_host_for_each_role_gives_what_one_host_gives),
         T(test_a_server_killed_on_another_host_changes_nothing),
         T(test_a_slow_and_lossy_network_changes_nothing),
         T(test_a_cut_of_two_seconds_changes_nothing),
