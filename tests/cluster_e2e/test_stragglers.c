@@ -1,5 +1,8 @@
 /* A worker that stands still, and one that is starved: the job goes on, names it in the log and on
- * `sluice status --json`, and ends in the bits of a calm run. */
+ * `sluice status --json`, and ends in the bits of a calm run.
+ *
+ * A busy machine makes others slow as well, now and then: so what is waited for is the sentence
+ * about this worker, and nothing is made of who else is named. */
 #include "tests/cluster_e2e/driver.h"
 #include "tests/cluster_e2e/small_data.h"
 #include "tests/suite.h"
@@ -9,7 +12,12 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
-enum { NAMED_WITHIN_MS = 20000, ENDS_WITHIN_MS = 60000 };
+enum {
+    DEAD_AFTER_MS = 15000,
+    NAMED_WITHIN_MS = DEAD_AFTER_MS - 5000, /* a third of it is when silence is named */
+    STARVED_WITHIN_MS = 30000,
+    ENDS_WITHIN_MS = 80000
+};
 
 static struct small_data data;
 static char calm[64];
@@ -20,8 +28,8 @@ static void open_job(struct driver *d)
     snprintf(text, sizeof(text),
              "data: %s\nservers: 1\nshards: 2\nworkers: 2\nwidth: 16\nheads: 2\nhistory: 20\n"
              "batch: 64\nlog_every: 10\nepochs: 10\nread: greedy\nmax_restarts: 0\n"
-             "heartbeat_ms: 100\ndead_after_ms: 6000\n",
-             data.set);
+             "heartbeat_ms: 100\ndead_after_ms: %d\n",
+             data.set, DEAD_AFTER_MS);
     CU_ASSERT_EQUAL_FATAL(driver_open(d, text), 0);
 }
 
@@ -49,16 +57,16 @@ static int rank_of(const struct driver *d, pid_t pid, bool *slow_p)
     return rank;
 }
 
-/* Waits until the status says of this worker that it is slow, or no longer is. */
-static bool await_slow(const struct driver *d, pid_t pid, bool wanted)
+/* Waits until the log names this worker, and the status says so too. */
+static bool await_slow(const struct driver *d, pid_t pid, const char *named, int timeout_ms)
 {
     bool slow = false;
-    for (int64_t until = driver_now_ms() + NAMED_WITHIN_MS; driver_now_ms() < until;) {
-        if (rank_of(d, pid, &slow) >= 0 && slow == wanted)
-            return true;
+    int64_t until = driver_now_ms() + timeout_ms;
+    if (!driver_await_text(d, "log/sched-0.log", named, timeout_ms))
+        return false;
+    while (!(rank_of(d, pid, &slow) >= 0 && slow) && driver_now_ms() < until)
         driver_nap(50);
-    }
-    return false;
+    return slow;
 }
 
 static pid_t start(struct driver *d, int *rank_p)
@@ -71,7 +79,6 @@ static pid_t start(struct driver *d, int *rank_p)
     CU_ASSERT_FATAL(pid > 0);
     *rank_p = rank_of(d, pid, &slow);
     CU_ASSERT_FATAL(*rank_p >= 0);
-    CU_ASSERT_FALSE(slow);
     return pid;
 }
 
@@ -112,29 +119,26 @@ static void test_a_worker_that_stands_still_is_named_and_goes_on(void)
     char named[64];
     unsigned before = CU_get_number_of_failures();
     pid_t pid = start(&d, &rank);
-    kill(pid, SIGSTOP);
-    CU_ASSERT(await_slow(&d, pid, true));
-    driver_nap(1000);
-    kill(pid, SIGCONT);
     snprintf(named, sizeof(named), "worker %d is slow: no heartbeat for", rank);
+    kill(pid, SIGSTOP);
+    CU_ASSERT(await_slow(&d, pid, named, NAMED_WITHIN_MS));
+    kill(pid, SIGCONT);
     finish(&d, before, named);
 }
 
-/* Every thread of a process on one core, at the lowest priority. */
-static void starve(pid_t pid, int core)
+/* Every thread of a process on some cores, at this priority. */
+static void confine(pid_t pid, const cpu_set_t *cores, int priority)
 {
     char path[64];
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(core, &set);
     snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
     DIR *dir = opendir(path);
     struct dirent *entry;
     while (dir && (entry = readdir(dir))) {
         pid_t thread = (pid_t)atoi(entry->d_name);
-        if (thread > 0 && (sched_setaffinity(thread, sizeof(set), &set) ||
-                           setpriority(PRIO_PROCESS, (id_t)thread, 19)))
-            printf("  thread %d is not starved: %s\n", (int)thread, strerror(errno));
+        if (thread > 0 && (sched_setaffinity(thread, sizeof(*cores), cores) ||
+                           setpriority(PRIO_PROCESS, (id_t)thread, priority)))
+            printf("  thread %d has not got priority %d: %s\n", (int)thread, priority,
+                   strerror(errno));
     }
     if (dir)
         closedir(dir);
@@ -157,30 +161,27 @@ static pid_t burn(int core)
     _exit(0);
 }
 
-static int first_core(void)
-{
-    cpu_set_t set;
-    CU_ASSERT_EQUAL_FATAL(sched_getaffinity(0, sizeof(set), &set), 0);
-    int core = 0;
-    while (!CPU_ISSET(core, &set))
-        core++;
-    return core;
-}
-
 static void test_a_starved_worker_is_named_until_it_keeps_up(void)
 {
     struct driver d;
-    int rank, core = first_core();
+    int rank, core = 0;
     char named[64];
+    cpu_set_t all, one;
     unsigned before = CU_get_number_of_failures();
     pid_t pid = start(&d, &rank);
-    starve(pid, core);
+    CU_ASSERT_EQUAL_FATAL(sched_getaffinity(0, sizeof(all), &all), 0);
+    while (!CPU_ISSET(core, &all))
+        core++;
+    CPU_ZERO(&one);
+    CPU_SET(core, &one);
+    snprintf(named, sizeof(named), "worker %d is slow: ", rank);
+    confine(pid, &one, 19);
     pid_t burner = burn(core);
     CU_ASSERT_FATAL(burner > 0);
-    CU_ASSERT(await_slow(&d, pid, true));
+    CU_ASSERT(await_slow(&d, pid, named, STARVED_WITHIN_MS));
     kill(burner, SIGKILL);
     waitpid(burner, NULL, 0);
-    snprintf(named, sizeof(named), "worker %d is slow: ", rank);
+    confine(pid, &all, 0); /* else whoever else is at work here starves it on */
     finish(&d, before, named);
 }
 
