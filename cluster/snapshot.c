@@ -15,7 +15,8 @@
  *      snapshot stand there whose base was removed.
  * (S5) What a dead committer leaves is a .part or a .old. The job's next commit removes both, but
  *      for a .part of a later step; so does its next life (clu_snapshot_sweep). A .part that is
- *      locked is being written by a process that the job does not know (`sluice reshard`): it stays.
+ *      locked is being written by a process that the job does not know (`sluice reshard`), and
+ *      stays.
  */
 #include "cluster/snapshot.h"
 

@@ -9,11 +9,11 @@
  * Writers put their files into the .part folder and fsync each. Then one process commits: it lists
  * the folder, writes manifest.json (every file's size and XXH3, and what it is a delta upon),
  * fsyncs it, the folder and rows/, renames .part away, fsyncs the parent, replaces `latest`, and
- * only then removes what `keep` no longer wants (as step-N.old) and what dead committers left. So a folder without .part is whole, unless the
- * disk lies; verifying finds out. A snapshot that has a file named `pinned` stays, beyond `keep`,
- * until a newer one has one too: the best epoch of a job outlives those after it. A delta can be
- * restored while every link of its chain (cluster/chain.h) can; its dense state and data position
- * are whole in itself.
+ * only then removes what `keep` no longer wants (as step-N.old) and what dead committers left. So a
+ * folder without .part is whole, unless the disk lies; verifying finds out. A snapshot that has a
+ * file named `pinned` stays, beyond `keep`, until a newer one has one too: the best epoch of a job
+ * outlives those after it. A delta can be restored while every link of its chain (cluster/chain.h)
+ * can; its dense state and data position are whole in itself.
  *
  * Threads: any, but one committer a root. Cost: commit stats files; it reads only those nobody
  * reported.
@@ -65,8 +65,8 @@ int clu_snapshot_newest(const char *root, char folder_p[CLU_PATH_BYTES],
 int clu_snapshot_set_aside(const char *root, uint64_t step);
 
 /* Removes what dead committers left: folders that were being removed, and .part folders of steps
- * below before_step. With CLU_SNAPSHOT_ALL, for the start of a life, when nobody writes there: every
- * .part, and folders without a manifest. A .part that is locked stays. */
+ * below before_step. With CLU_SNAPSHOT_ALL, for the start of a life, when nobody writes there:
+ * every .part, and folders without a manifest. A .part that is locked stays. */
 int clu_snapshot_sweep(const char *root, uint64_t before_step);
 
 /* Says to every sweep, while *fd_p is open (the caller closes it), that a .part folder is being

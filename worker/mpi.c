@@ -68,8 +68,8 @@ int wrk_mpi_init(struct wrk_mpi **mpi_p)
     if (!mpi)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for mpi");
     int provided = 0;
-    /* said to mpirun alone (sched/launch.c); it tells its ranks all the same, and the library refuses
-     * that beside the folder of the ranks' own host */
+    /* said to mpirun alone (sched/launch.c); it tells its ranks all the same, and the library
+     * refuses that beside the folder of the ranks' own host */
     unsetenv("OMPI_MCA_orte_local_tmpdir_base");
     int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
     int status = translate(code, "init");

@@ -115,8 +115,8 @@ static inline bool hosts_open(struct hosts *h)
     return hosts_bridge(h);
 }
 
-/* A job's file of hosts and launch agent, beside its job file. Servers take the hosts in turn, ranks
- * those that have a slot. */
+/* A job's file of hosts and launch agent, beside its job file. Servers take the hosts in turn,
+ * ranks those that have a slot. */
 static inline int hosts_prepare(const struct hosts *h, const struct driver *d)
 {
     char path[700];
@@ -140,9 +140,9 @@ static inline int hosts_prepare(const struct hosts *h, const struct driver *d)
 }
 
 /* `ip netns exec HOST PROGRAM train ...`: the driver starts a script that does. Temporary files go
- * to FOLDER/tmp, where driver_remains looks; those of the other hosts to FOLDER/tmp-HOST. There Open
- * MPI's daemon removes them when it loses mpirun; here it cannot: the supervisor, an ancestor of it
- * as of everything on one machine, kills it with all strays. */
+ * to FOLDER/tmp, where driver_remains looks; those of the other hosts to FOLDER/tmp-HOST. There
+ * Open MPI's daemon removes them when it loses mpirun; here it cannot: the supervisor, an ancestor
+ * of it as of everything on one machine, kills it with all strays. */
 static inline int hosts_start(const struct hosts *h, struct driver *d, const char *program)
 {
     char path[700], hosts[700];

@@ -80,8 +80,8 @@ static void test_a_server_killed_on_another_host_changes_nothing(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "ps 1 was killed by signal 9"));
 }
 
-/* Packets between any two hosts are lost for half of the job; for two seconds those between a worker
- * and the servers are late. */
+/* Packets between any two hosts are lost for half of the job; for two seconds those between a
+ * worker and the servers are late. */
 static void test_a_slow_and_lossy_network_changes_nothing(void)
 {
     struct driver d;
