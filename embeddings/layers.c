@@ -13,6 +13,7 @@
  * (L2) The lookup transaction is reset whenever no lookup runs, so it pins no pages and a resize is
  *      allowed.
  * (L3) The map grows only while no view is open; until then a full map is FULL.
+ * (L4) Between the first commit that is not synced and the sync of all, the marker tells the boot.
  */
 #include "embeddings/layers.h"
 
@@ -50,7 +51,7 @@ struct emb_layers {
     int n_tables;
     bool sync, grown /* the open transaction met a full map, and it has been grown */;
     MDB_txn *write, *read; /* read: reset but for the time of a lookup (L2) */
-    char *buffer;          /* [VALUE_HEADER + VALUE_LSN + largest row] */
+    MDB_cursor *tail;      /* of write, or NULL */
     uint64_t written_bytes, touched;
     char *map; /* where LMDB mapped the file, once it has been asked for */
     size_t map_bytes;
@@ -86,18 +87,19 @@ static void read_boot_id(char *id, size_t id_bytes)
     fclose(file);
 }
 
-static int write_marker(const struct emb_layers *layers, bool clean)
+/* state: "open", "clean", or "loading": open, and not synced whatever the durability. */
+static int write_marker(const struct emb_layers *layers, const char *state)
 {
     char path[4096], id[64], text[128];
     int status = clu_path_join(path, sizeof(path), layers->path, "boot");
     if (status)
         return status;
     read_boot_id(id, sizeof(id));
-    int size = snprintf(text, sizeof(text), "%s %s\n", clean ? "clean" : "open", id);
+    int size = snprintf(text, sizeof(text), "%s %s\n", state, id);
     return clu_file_write_atomic(path, text, (size_t)size);
 }
 
-/* CORRUPT when the environment was left open under another boot without sync. */
+/* CORRUPT when the environment was left open under another boot without sync (L4). */
 static int check_marker(const struct emb_layers *layers)
 {
     char path[4096], id[64], *text;
@@ -109,9 +111,12 @@ static int check_marker(const struct emb_layers *layers)
     if (status)
         return status;
     read_boot_id(id, sizeof(id));
-    bool stale = strncmp(text, "open ", 5) == 0 && strncmp(text + 5, id, strlen(id)) != 0;
+    const bool was_open = strncmp(text, "open ", 5) == 0 && !layers->sync;
+    const bool was_loading = strncmp(text, "loading ", 8) == 0;
+    const char *boot = was_open ? text + 5 : text + 8;
+    const bool sound = (!was_open && !was_loading) || strncmp(boot, id, strlen(id)) == 0;
     free(text);
-    if (!stale || layers->sync)
+    if (sound)
         return CLU_OK;
     return clu_fail(CLU_E_CORRUPT,
                     "%s: the machine went down while it was written; remove it and load the last "
@@ -175,15 +180,10 @@ int emb_layers_open(const struct emb_layers_options *options, const struct emb_t
     layers->sync = options->sync;
     layers->n_tables = n_tables;
     layers->path = strdup(options->dir);
-    size_t largest = 0;
-    for (int t = 0; t < n_tables; t++) {
+    for (int t = 0; t < n_tables; t++)
         layers->row_bytes[t] = options->row_bytes[t];
-        largest = largest > options->row_bytes[t] ? largest : options->row_bytes[t];
-    }
-    layers->buffer = malloc(VALUE_HEADER + VALUE_LSN + largest);
-    int status = !layers->path || !layers->buffer
-                     ? clu_fail(CLU_E_NO_MEMORY, "no memory for an environment")
-                     : clu_mkdirs(layers->path);
+    int status = !layers->path ? clu_fail(CLU_E_NO_MEMORY, "no memory for an environment")
+                               : clu_mkdirs(layers->path);
     if (!status)
         status = check_marker(layers);
     if (!status)
@@ -191,7 +191,7 @@ int emb_layers_open(const struct emb_layers_options *options, const struct emb_t
     if (!status)
         status = open_databases(layers, tables);
     if (!status)
-        status = write_marker(layers, false);
+        status = write_marker(layers, "open");
     if (!status) {
         int code = mdb_txn_begin(layers->env, NULL, MDB_RDONLY, &layers->read);
         status = fail(layers, code, "cannot begin a transaction");
@@ -214,11 +214,10 @@ void emb_layers_close(struct emb_layers *layers)
     if (layers->read) {
         mdb_txn_abort(layers->read);
         if (mdb_env_sync(layers->env, 1) == 0)
-            (void)write_marker(layers, true);
+            (void)write_marker(layers, "clean");
     }
     if (layers->env)
         mdb_env_close(layers->env);
-    free(layers->buffer);
     free(layers->path);
     free(layers);
 }
@@ -339,9 +338,7 @@ static bool any_view(const struct emb_layers *layers)
 /* Ends the transaction after a failed call; a full map is grown where that is possible (L3). */
 static int write_failed(struct emb_layers *layers, int code, const char *action)
 {
-    if (layers->write)
-        mdb_txn_abort(layers->write);
-    layers->write = NULL;
+    emb_layers_abort(layers);
     if (code != MDB_MAP_FULL || any_view(layers))
         return fail(layers, code, action);
     MDB_envinfo info;
@@ -361,31 +358,56 @@ int emb_layers_begin(struct emb_layers *layers)
     return code ? write_failed(layers, code, "cannot begin a transaction") : CLU_OK;
 }
 
+/* The cursor that appends to a layer; it lasts as long as the transaction. */
+static int tail_cursor(struct emb_layers *layers, MDB_dbi dbi)
+{
+    if (layers->tail && mdb_cursor_dbi(layers->tail) == dbi)
+        return 0;
+    if (layers->tail)
+        mdb_cursor_close(layers->tail);
+    layers->tail = NULL;
+    return mdb_cursor_open(layers->write, dbi, &layers->tail);
+}
+
+static void encode(char *at, const struct emb_stored *stored, size_t row_bytes)
+{
+    uint16_t kind = stored->value ? EMB_VALUE_ROW : EMB_VALUE_TOMBSTONE;
+    size_t size = VALUE_HEADER;
+    if (stored->lsn) {
+        kind |= KIND_HAS_LSN;
+        memcpy(at + size, &stored->lsn, VALUE_LSN);
+        size += VALUE_LSN;
+    }
+    memcpy(at + 4, &kind, 2);
+    if (stored->value)
+        memcpy(at + size, stored->value, row_bytes);
+    size += stored->value ? row_bytes : 0;
+    uint32_t check = value_check(stored->key, at + 4, size - 4);
+    memcpy(at, &check, 4);
+}
+
+/* The value is written where LMDB keeps it. */
 static int put(struct emb_layers *layers, int table, int layer, const struct emb_stored *stored,
                unsigned flags)
 {
     uint64_t key = stored->key;
-    uint16_t kind = stored->value ? EMB_VALUE_ROW : EMB_VALUE_TOMBSTONE;
-    size_t header = VALUE_HEADER, rest = stored->value ? layers->row_bytes[table] : 0;
-    char *buffer = layers->buffer;
-    if (stored->lsn) {
-        kind |= KIND_HAS_LSN;
-        memcpy(buffer + header, &stored->lsn, VALUE_LSN);
-        header += VALUE_LSN;
-    }
-    memcpy(buffer + 4, &kind, 2);
-    if (rest)
-        memcpy(buffer + header, stored->value, rest);
-    uint32_t check = value_check(key, buffer + 4, header - 4 + rest);
-    memcpy(buffer, &check, 4);
+    const MDB_dbi dbi = layers->dbi[table][layer];
     MDB_val k = {.mv_size = 8, .mv_data = &key};
-    MDB_val data = {.mv_size = header + rest, .mv_data = buffer};
-    int code = mdb_put(layers->write, layers->dbi[table][layer], &k, &data, flags);
-    if (code == MDB_KEYEXIST)
+    MDB_val data = {.mv_size = VALUE_HEADER + (stored->lsn ? VALUE_LSN : 0) +
+                               (stored->value ? layers->row_bytes[table] : 0)};
+    int code = flags & MDB_APPEND ? tail_cursor(layers, dbi) : 0;
+    if (!code && (flags & MDB_APPEND))
+        code = mdb_cursor_put(layers->tail, &k, &data, flags | MDB_RESERVE);
+    else if (!code)
+        code = mdb_put(layers->write, dbi, &k, &data, flags | MDB_RESERVE);
+    if (code == MDB_KEYEXIST && (flags & MDB_NOOVERWRITE))
         return CLU_OK;
-    layers->written_bytes += header + rest + 8;
+    if (code)
+        return write_failed(layers, code, "cannot write a row");
+    layers->written_bytes += data.mv_size + 8;
     layers->touched += TOUCH_BYTES; /* the page it goes to is read from the map first */
-    return code ? write_failed(layers, code, "cannot write a row") : CLU_OK;
+    encode(data.mv_data, stored, layers->row_bytes[table]);
+    return CLU_OK;
 }
 
 int emb_layers_put(struct emb_layers *layers, int table, int layer, const struct emb_stored *stored)
@@ -397,6 +419,12 @@ int emb_layers_put_absent(struct emb_layers *layers, int table, int layer,
                           const struct emb_stored *stored)
 {
     return put(layers, table, layer, stored, MDB_NOOVERWRITE);
+}
+
+int emb_layers_append(struct emb_layers *layers, int table, int layer,
+                      const struct emb_stored *stored)
+{
+    return put(layers, table, layer, stored, MDB_APPEND);
 }
 
 int emb_layers_delete(struct emb_layers *layers, int table, int layer, uint64_t key)
@@ -431,7 +459,8 @@ int emb_layers_put_value(struct emb_layers *layers, const char *name, const void
 int emb_layers_commit(struct emb_layers *layers)
 {
     MDB_txn *txn = layers->write;
-    layers->write = NULL; /* LMDB frees it whatever the outcome */
+    layers->write = NULL; /* LMDB frees it whatever the outcome, */
+    layers->tail = NULL;  /* and its cursors */
     int code = mdb_txn_commit(txn);
     return code ? write_failed(layers, code, "cannot commit") : CLU_OK;
 }
@@ -441,6 +470,23 @@ void emb_layers_abort(struct emb_layers *layers)
     if (layers->write)
         mdb_txn_abort(layers->write);
     layers->write = NULL;
+    layers->tail = NULL;
+}
+
+int emb_layers_defer_sync(struct emb_layers *layers, bool defer)
+{
+    if (!layers->sync)
+        return CLU_OK;
+    const unsigned flags = MDB_NOSYNC | MDB_NOMETASYNC;
+    int code = defer ? 0 : mdb_env_sync(layers->env, 1);
+    int status = fail(layers, code, "cannot sync");
+    if (!status && defer) /* before the first page that may not reach the disk (L4) */
+        status = write_marker(layers, "loading");
+    if (!status)
+        status = fail(layers, mdb_env_set_flags(layers->env, flags, defer), "cannot set its flags");
+    if (!status && !defer)
+        status = write_marker(layers, "open");
+    return status;
 }
 
 /* ---- views ---- */

@@ -1,9 +1,11 @@
 /* Filling a shard: from its own layers at open, from snapshot files.
  *
- * Files are merged by table and ascending key (snapshot_merge.h), so rows reach LMDB in order.
+ * Files are merged by table and ascending key (snapshot_merge.h), so rows are appended to an empty
+ * layer: pages are filled once, in order, and synced once at the end. A thread that writes one batch
+ * while the next is read has been tried: no faster, as both wait for memory.
  *
- * (W1) Until the last row is committed the roles say `loading`: whoever opens the environment after
- *      a crash in between undoes it.
+ * (W1) Until the last row is committed, and synced, the roles say `loading`: whoever opens the
+ *      environment after a crash in between undoes it.
  */
 #include "cluster/hash.h"
 #include "cluster/log.h"
@@ -15,31 +17,54 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOAD_ROWS = 1 << 14 };
+enum { LOAD_ROWS = 1 << 14, WARM_ROWS = 1024 };
+
+/* ---- rows into memory ---- */
+
+/* Room for n more rows that need not be in memory: OK, AGAIN when they would take more than five
+ * eighths of the budget, or more than there is. */
+static int room_to_warm(struct emb_shard *shard, struct emb_table *table, size_t n)
+{
+    uint64_t budget = shard->options.memory_bytes / 8 * 5;
+    if (budget && emb_memory(shard) + n * table->store.stride > budget)
+        return CLU_E_AGAIN;
+    emb_store_ahead(&table->store);
+    return emb_store_reserve(&table->store, n) == CLU_OK ? CLU_OK : CLU_E_AGAIN;
+}
+
+/* A row that a layer holds, and that is not in memory. */
+static int keep_warm(struct emb_table *table, uint64_t key, const void *value)
+{
+    uint32_t slot;
+    int status = emb_store_insert(&table->store, key, &slot);
+    if (status)
+        return CLU_E_AGAIN; /* what does not fit stays where it is */
+    memcpy(emb_slot_value(table, slot), value, table->value_bytes);
+    *emb_store_flags(&table->store, slot) |= EMB_SLOT_ON_DISK | EMB_SLOT_STORED;
+    return CLU_OK;
+}
 
 /* ---- reading ahead at open ---- */
 
 struct warm {
     struct emb_shard *shard;
     struct emb_table *table;
+    size_t n_room; /* rows for which room_to_warm has said yes */
 };
 
 static int warm_one(void *context, const struct emb_stored *stored)
 {
     struct warm *warm = context;
     struct emb_table *table = warm->table;
-    uint32_t slot;
     if (!stored->value || emb_store_find(&table->store, stored->key) != EMB_NO_SLOT)
         return CLU_OK;
-    uint64_t budget = warm->shard->options.memory_bytes / 8 * 5;
-    if (budget && table->store.n_slots % 1024 == 0 && emb_memory(warm->shard) > budget)
-        return CLU_E_AGAIN;
-    int status = emb_store_insert(&table->store, stored->key, &slot);
-    if (status)
-        return CLU_E_AGAIN; /* what does not fit stays where it is */
-    memcpy(emb_slot_value(table, slot), stored->value, table->value_bytes);
-    *emb_store_flags(&table->store, slot) |= EMB_SLOT_ON_DISK | EMB_SLOT_STORED;
-    return CLU_OK;
+    if (warm->n_room == 0) {
+        if (room_to_warm(warm->shard, table, WARM_ROWS))
+            return CLU_E_AGAIN;
+        warm->n_room = WARM_ROWS;
+    }
+    warm->n_room--;
+    return keep_warm(table, stored->key, stored->value);
 }
 
 int emb_shard_warm(struct emb_shard *shard)
@@ -48,7 +73,7 @@ int emb_shard_warm(struct emb_shard *shard)
     int order[EMB_N_LAYERS], n_order = emb_shard_order(shard, order);
     int status = emb_layers_view_open(shard->layers, &view);
     for (int t = 0; t < shard->n_tables && !status; t++) {
-        struct warm warm = {shard, &shard->table[t]};
+        struct warm warm = {shard, &shard->table[t], 0};
         if (!warm.table->on_disk_only)
             continue;
         status = emb_layers_walk(view, t, order, n_order, 0, warm_one, &warm);
@@ -75,6 +100,7 @@ struct load {
     char *rows;                   /* [LOAD_ROWS, value_bytes] of the current table */
     size_t n_batch;
     int table;
+    bool left[EMB_MAX_TABLES]; /* some rows of it are in the base layer only */
 };
 
 static int match_tables(struct load *load, const char *path)
@@ -101,19 +127,39 @@ static int match_tables(struct load *load, const char *path)
     return CLU_OK;
 }
 
-static int write_batch(struct load *load)
+static int append_batch(const struct load *load)
 {
     struct emb_shard *shard = load->shard;
-    int status = CLU_OK;
-    if (load->n_batch)
-        do {
-            status = emb_layers_begin(shard->layers);
-            for (size_t i = 0; i < load->n_batch && !status; i++)
-                status = emb_layers_put(shard->layers, load->table, (int)shard->roles.base,
-                                        &load->batch[i]);
-            if (!status)
-                status = emb_layers_commit(shard->layers);
-        } while (status == CLU_E_AGAIN);
+    int status;
+    do {
+        status = emb_layers_begin(shard->layers);
+        for (size_t i = 0; i < load->n_batch && !status; i++)
+            status = emb_layers_append(shard->layers, load->table, (int)shard->roles.base,
+                                       &load->batch[i]);
+        if (!status)
+            status = emb_layers_commit(shard->layers);
+    } while (status == CLU_E_AGAIN);
+    emb_trim_map(shard);
+    return status;
+}
+
+/* While there is room the rows stay in memory too: reading them again would cost as much. */
+static void warm_batch(struct load *load)
+{
+    struct emb_shard *shard = load->shard;
+    struct emb_table *table = &shard->table[load->table];
+    bool *left = &load->left[load->table];
+    if (!*left && (shard->options.cold || room_to_warm(shard, table, load->n_batch)))
+        *left = true;
+    for (size_t i = 0; i < load->n_batch && !*left; i++)
+        *left = keep_warm(table, load->batch[i].key, load->batch[i].value) != CLU_OK;
+}
+
+static int write_batch(struct load *load)
+{
+    int status = load->n_batch ? append_batch(load) : CLU_OK;
+    if (!status && load->n_batch)
+        warm_batch(load);
     load->n_batch = 0;
     return status;
 }
@@ -193,9 +239,13 @@ static int load_rows(struct load *load, const char *const *paths, size_t n_paths
     if (status)
         return status;
     roles.loading = 1; /* (W1) */
-    status = emb_layers_reset(shard, NULL, 0, &roles, NULL);
+    status = emb_layers_reset(shard, (int[]){(int)roles.base}, 1, &roles, NULL);
+    if (!status)
+        status = emb_layers_defer_sync(shard->layers, true);
     if (!status)
         status = take_all(load);
+    if (!status)
+        status = emb_layers_defer_sync(shard->layers, false);
     if (status)
         return status;
     const uint64_t step = emb_snapshot_merge_info(load->merge)->step;
@@ -248,6 +298,6 @@ int emb_shard_load(struct emb_shard *shard, const char *const *paths, size_t n_p
         return undone ? undone : status;
     }
     for (int t = 0; t < shard->n_tables; t++)
-        shard->table[t].on_disk_only = true;
-    return shard->options.cold ? CLU_OK : emb_shard_warm(shard);
+        shard->table[t].on_disk_only = load.left[t];
+    return CLU_OK;
 }
