@@ -21,6 +21,7 @@
 #include "cluster/hash.h"
 #include "cluster/log.h"
 #include "cluster/status.h"
+#include "embeddings/mapped.h"
 #include "embeddings/mdb.h"
 
 #include <assert.h>
@@ -28,16 +29,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 
 enum {
     VALUE_HEADER = 6, /* check, kind; then the lsn, where there is one */
     VALUE_LSN = 8,
     KIND_HAS_LSN = 2, /* beside the kind */
     MAX_VIEWS = 8,
-    TOUCH_BYTES = 64 << 10 /* the kernel maps this much around a page that is touched */
+    RUN_BYTES = 64 << 10, /* a walk tells how much it has read whenever it is this much */
 };
 static const uint64_t default_map_bytes = (uint64_t)64 << 30;
 static const uint64_t smallest_map_bytes = (uint64_t)1 << 20;
@@ -52,9 +50,8 @@ struct emb_layers {
     bool sync, grown /* the open transaction met a full map, and it has been grown */;
     MDB_txn *write, *read; /* read: reset but for the time of a lookup (L2) */
     MDB_cursor *tail;      /* of write, or NULL */
-    uint64_t written_bytes, touched;
-    char *map; /* where LMDB mapped the file, once it has been asked for */
-    size_t map_bytes;
+    uint64_t written_bytes;
+    struct emb_mapped mapped;
     size_t view_first_page[MAX_VIEWS]; /* last page of the file when view i was opened; 0: free */
 };
 
@@ -177,6 +174,7 @@ int emb_layers_open(const struct emb_layers_options *options, const struct emb_t
     struct emb_layers *layers = calloc(1, sizeof(*layers));
     if (!layers)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for an environment");
+    emb_mapped_init(&layers->mapped);
     layers->sync = options->sync;
     layers->n_tables = n_tables;
     layers->path = strdup(options->dir);
@@ -216,6 +214,7 @@ void emb_layers_close(struct emb_layers *layers)
         if (mdb_env_sync(layers->env, 1) == 0)
             (void)write_marker(layers, "clean");
     }
+    emb_mapped_fini(&layers->mapped);
     if (layers->env)
         mdb_env_close(layers->env);
     free(layers->path);
@@ -288,8 +287,8 @@ int emb_layers_find(struct emb_layers *layers, int table, const int *order, int 
             break;
         }
     }
-    if (n_cursors)
-        layers->touched += n * TOUCH_BYTES;
+    /* a leaf in each layer, and what is above one of them */
+    emb_mapped_touch(&layers->mapped, n_cursors ? n * (size_t)(n_cursors + 1) : 0);
     for (int c = 0; c < n_cursors; c++)
         mdb_cursor_close(cursor[c]);
     mdb_txn_reset(layers->read); /* (L2) */
@@ -344,7 +343,7 @@ static int write_failed(struct emb_layers *layers, int code, const char *action)
     MDB_envinfo info;
     mdb_env_info(layers->env, &info);
     int resized = mdb_env_set_mapsize(layers->env, info.me_mapsize * 2);
-    layers->map = NULL; /* it may have moved */
+    emb_mapped_moved(&layers->mapped);
     if (resized)
         return fail(layers, resized, "cannot grow the map");
     clu_debug("%s: map grown to %zu MiB", layers->path, (info.me_mapsize * 2) >> 20);
@@ -405,7 +404,7 @@ static int put(struct emb_layers *layers, int table, int layer, const struct emb
     if (code)
         return write_failed(layers, code, "cannot write a row");
     layers->written_bytes += data.mv_size + 8;
-    layers->touched += TOUCH_BYTES; /* the page it goes to is read from the map first */
+    emb_mapped_touch(&layers->mapped, 1); /* the page it goes to is read from the map first */
     encode(data.mv_data, stored, layers->row_bytes[table]);
     return CLU_OK;
 }
@@ -549,11 +548,15 @@ static int advance(struct head *head, MDB_cursor_op op, uint64_t from)
 }
 
 /* The smallest key of all heads is visited once, with the newest layer's value. */
-static int walk_heads(const struct emb_layers *layers, int table, struct head *heads, int n_heads,
+static int walk_heads(struct emb_layers *layers, int table, struct head *heads, int n_heads,
                       int (*visit)(void *, const struct emb_stored *), void *context)
 {
-    for (;;) {
+    for (size_t read = 0;;) {
         int first = -1, code = 0;
+        if (read >= RUN_BYTES) {
+            emb_mapped_touch_run(&layers->mapped, read);
+            read = 0;
+        }
         for (int i = 0; i < n_heads; i++)
             if (!heads[i].at_end && (first < 0 || heads[i].key < heads[first].key))
                 first = i;
@@ -567,8 +570,10 @@ static int walk_heads(const struct emb_layers *layers, int table, struct head *h
         if (status)
             return status;
         for (int i = first; i < n_heads && !code; i++)
-            if (!heads[i].at_end && heads[i].key == key)
+            if (!heads[i].at_end && heads[i].key == key) {
+                read += 2 * heads[i].data.mv_size; /* pages may be half empty */
                 code = advance(&heads[i], MDB_NEXT, 0);
+            }
         if (code)
             return fail(layers, code, "cannot read on");
     }
@@ -578,7 +583,7 @@ int emb_layers_walk(struct emb_layers_view *view, int table, const int *order, i
                     uint64_t from, int (*visit)(void *context, const struct emb_stored *stored),
                     void *context)
 {
-    const struct emb_layers *layers = view->layers;
+    struct emb_layers *layers = view->layers;
     struct head heads[EMB_N_LAYERS];
     int n_heads = 0, code = 0;
     for (; n_heads < n_order && !code; n_heads++) {
@@ -625,47 +630,12 @@ void emb_layers_stats(const struct emb_layers *layers, struct emb_layers_stats *
     }
 }
 
-/* Where the file is mapped, which LMDB does not tell: the mapping of its inode. */
-static bool find_map(const struct emb_layers *layers, char **base_p, size_t *size_p)
-{
-    char line[4400];
-    struct stat st;
-    mdb_filehandle_t fd;
-    bool found = false;
-    FILE *maps = fopen("/proc/self/maps", "r");
-    if (!maps)
-        return false;
-    if (mdb_env_get_fd(layers->env, &fd) == 0 && fstat(fd, &st) == 0)
-        while (!found && fgets(line, sizeof(line), maps)) {
-            unsigned long start, end, inode;
-            unsigned device_major, device_minor;
-            if (sscanf(line, "%lx-%lx %*s %*x %x:%x %lu", &start, &end, &device_major,
-                       &device_minor, &inode) != 5 ||
-                inode != st.st_ino || device_major != major(st.st_dev) ||
-                device_minor != minor(st.st_dev))
-                continue;
-            *base_p = (char *)start;
-            *size_p = end - start;
-            found = true;
-        }
-    fclose(maps);
-    return found;
-}
-
 void emb_layers_trim(struct emb_layers *layers)
 {
-    if (!layers->map && !find_map(layers, &layers->map, &layers->map_bytes))
-        return;
-    MDB_envinfo info;
-    mdb_env_info(layers->env, &info);
-    size_t used = (info.me_last_pgno + 1) * 4096;
-    /* A shared file mapping: the pages stay in the page cache, only this process's use of them
-     * ends. */
-    madvise(layers->map, used < layers->map_bytes ? used : layers->map_bytes, MADV_DONTNEED);
-    layers->touched = 0;
+    emb_mapped_trim(&layers->mapped, layers->env, last_page(layers) * 4096);
 }
 
 uint64_t emb_layers_touched(const struct emb_layers *layers)
 {
-    return layers->touched;
+    return emb_mapped_touched(&layers->mapped);
 }

@@ -154,11 +154,18 @@ int emb_range_reserve(struct emb_range *range, size_t wish)
     return clu_fail(CLU_E_NO_MEMORY, "cannot reserve %zu bytes of address space for rows", wish);
 }
 
-int emb_range_commit(struct emb_range *range, size_t needed)
+size_t emb_range_growth(const struct emb_range *range, size_t needed)
 {
     if (needed <= range->committed)
+        return 0;
+    return round_up(needed, needed > BIG_STEP ? BIG_STEP : SMALL_STEP) - range->committed;
+}
+
+int emb_range_commit(struct emb_range *range, size_t needed)
+{
+    size_t target = range->committed + emb_range_growth(range, needed);
+    if (target == range->committed)
         return CLU_OK;
-    size_t target = round_up(needed, needed > BIG_STEP ? BIG_STEP : SMALL_STEP);
     if (target > range->reserved ||
         mprotect(range->base + range->committed, target - range->committed,
                  PROT_READ | PROT_WRITE) != 0)

@@ -31,6 +31,9 @@ int emb_range_reserve(struct emb_range *range, size_t wish_bytes);
 /* Makes the first needed bytes usable. NO_MEMORY. */
 int emb_range_commit(struct emb_range *range, size_t needed_bytes);
 
+/* Bytes that commit would add for that: ranges grow by whole steps. */
+size_t emb_range_growth(const struct emb_range *range, size_t needed_bytes);
+
 /* Commits and feeds what will be used next, where less than half of it is left: a quarter of what
  * is used, at most 32 MiB; nothing for ranges below 4 MiB. Failing, it does nothing. *feeder_p is
  * made when it is first needed. */

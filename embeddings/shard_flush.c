@@ -161,6 +161,8 @@ void emb_flush_end(struct emb_shard *shard)
     flush->n = flush->capacity = 0;
     flush->sorting = false;
     for (int t = 0; t < shard->n_tables; t++) {
+        if (flush->kind == EMB_FLUSH_CLEAN)
+            shard->table[t].n_left_dirty = shard->table[t].n_dirty;
         free(flush->shelf[t].keys);
         free(flush->shelf[t].values);
         free(flush->shelf[t].changes);

@@ -74,6 +74,7 @@ struct emb_table {
     bool on_disk_only; /* some rows may be in layers only (I1) */
     uint64_t n_stored; /* (I7) */
     uint64_t n_rows, n_tombstones, n_dirty;
+    uint64_t n_left_dirty; /* by the last CLEAN flush */
     uint32_t clock_hand, sweep_hand;
     uint64_t sweep_key;
     bool tracks_heat; /* memory is scarce enough for eviction to need it */
@@ -140,7 +141,8 @@ struct emb_shard {
     bool merge_running;      /* roles.merging, and the merge's place below */
     int merge_table;
     uint64_t merge_key;
-    bool in_group;           /* while the log is replayed: part of a group is applied */
+    bool map_full; /* and a view keeps it from growing: nothing is cleaned till it is closed */
+    bool in_group; /* while the log is replayed: part of a group is applied */
     uint64_t replay_lsn;     /* while the log is replayed: the group being applied; else 0 */
     struct emb_store *ahead; /* [n_tables] then: keys that layers hold with a later lsn -> it */
     size_t dirtied;          /* rows that became dirty since the last housekeeping */
@@ -218,6 +220,10 @@ static inline int emb_layer_spare(const struct emb_roles *roles) /* neither base
     return EMB_N_LAYERS - (int)roles->base - (int)roles->current;
 }
 int emb_merge_advance(struct emb_shard *shard, int64_t budget_us); /* AGAIN: more to do */
+/* The running snapshot only writes its file, from a view: the current layer may be written to. */
+bool emb_snapshot_in_file(const struct emb_shard *shard);
+/* Works towards that; AGAIN: not there yet. A failure is for the next advance to tell. */
+int emb_snapshot_hurry(struct emb_shard *shard, int64_t budget_us);
 
 /* ---- shard_move.c ---- */
 int emb_replay_moved(struct emb_shard *shard, uint64_t lsn,

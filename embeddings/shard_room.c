@@ -28,6 +28,8 @@ enum {
     MIN_MERGE_US = 100, /* merging takes a tenth of the time between ticks: steps may be short */
     SWEEP_SLOTS = 4096,
     SWEEP_STORED = 256,
+    CLEAN_NOW_US = 50 * SLICE_US, /* that a push writes at most to make room */
+    FEW_DIRTY = 4096,             /* rows not worth a flush while memory suffices */
     EVICT_AHEAD = 1024, /* slots freed beyond those asked for: the clock runs less often */
 };
 static const uint64_t default_log_bytes = (uint64_t)512 << 20;
@@ -96,21 +98,41 @@ static size_t evict(struct emb_table *table, size_t n)
     return freed;
 }
 
-/* Writing back is possible: no other flush is on, and no group is pending or half replayed (I4). */
-static bool may_clean(const struct emb_shard *shard)
+/* Rows may be written back: no group is pending or half replayed (I4). */
+static bool may_write(const struct emb_shard *shard)
 {
-    return shard->flush.kind == EMB_FLUSH_NONE && !shard->in_group &&
-           !(shard->log && emb_pushlog_pending(shard->log)) && !shard->job;
+    return !shard->in_group && !shard->map_full && !(shard->log && emb_pushlog_pending(shard->log));
 }
 
-/* Writes the cold dirty rows back, all at once: only when a push has nowhere to go otherwise. */
+/* A map that is full while a snapshot's file is written grows after that; what is dirty stays in
+ * memory till then. */
+static bool waits_for_view(struct emb_shard *shard, int status)
+{
+    shard->map_full |= status == CLU_E_FULL && emb_snapshot_in_file(shard);
+    return shard->map_full;
+}
+
+/* A push has nowhere to go: cold dirty rows are written back, after what else is being written. */
 static int clean_now(struct emb_shard *shard)
 {
-    int status = emb_flush_begin(shard, EMB_FLUSH_CLEAN);
+    struct emb_flush *flush = &shard->flush;
+    if (shard->job && !emb_snapshot_in_file(shard) &&
+        emb_snapshot_hurry(shard, CLEAN_NOW_US) != CLU_OK)
+        return CLU_OK;
+    int status = flush->kind == EMB_FLUSH_NONE ? emb_flush_begin(shard, EMB_FLUSH_CLEAN) : CLU_OK;
     if (!status)
-        status = emb_flush_advance(shard, INT64_MAX);
-    emb_flush_end(shard);
-    return status;
+        status = emb_flush_advance(shard, CLEAN_NOW_US);
+    if (flush->kind == EMB_FLUSH_CLEAN && status != CLU_E_AGAIN)
+        emb_flush_end(shard);
+    return status == CLU_E_AGAIN || waits_for_view(shard, status) ? CLU_OK : status;
+}
+
+/* What a store takes more with n more rows in it. */
+static size_t growth(const struct emb_store *store, size_t n)
+{
+    size_t slots = store->n_slots + (n > store->n_free ? n - store->n_free : 0);
+    size_t offset = (size_t)(store->rows - store->slab.base);
+    return emb_range_growth(&store->slab, offset + slots * store->stride) + 32 * n;
 }
 
 int emb_room_for(struct emb_shard *shard, struct emb_table *table, size_t n, bool must)
@@ -121,17 +143,18 @@ int emb_room_for(struct emb_shard *shard, struct emb_table *table, size_t n, boo
         emb_store_ahead(store);
     if (free_slots >= n && !store->starved)
         return CLU_OK;
-    size_t needed = free_slots < n ? (n - free_slots) * (store->stride + 32) : 0;
+    size_t needed = free_slots < n ? growth(store, n) : 0;
     if (budget == 0 || emb_memory(shard) + needed <= budget ||
         emb_store_memory(store) + needed <= SMALLEST_TABLE)
         if (emb_store_reserve(store, n) == CLU_OK)
             return CLU_OK;
     free_slots += free_slots < n ? evict(table, n - free_slots + EVICT_AHEAD) : 0;
-    if (free_slots < n && must && table->n_dirty > store->n_rows / 2 && may_clean(shard)) {
+    if (free_slots < n && must && table->n_dirty > store->n_rows / 2 && may_write(shard)) {
         int status = clean_now(shard);
         if (status)
             return status;
-        free_slots += evict(table, n - free_slots + EVICT_AHEAD);
+        free_slots = emb_store_room(store); /* tombstones that were written have gone */
+        free_slots += free_slots < n ? evict(table, n - free_slots + EVICT_AHEAD) : 0;
     }
     if (free_slots >= n)
         return CLU_OK;
@@ -265,19 +288,36 @@ static int sweep(struct emb_shard *shard)
 
 /* ---- the chores of a tick ---- */
 
-/* Time for this tick's writing: at least a slice, and more the faster rows become dirty. */
+/* Time for this tick's writing: at least a slice, more the faster rows become dirty, and more yet
+ * when there is little else left in memory. */
 static int64_t writing_us(struct emb_shard *shard)
 {
+    const int64_t most = 20 * SLICE_US;
     int64_t us = SLICE_US + (int64_t)shard->dirtied * 8;
     shard->dirtied = 0;
-    return us < 20 * SLICE_US ? us : 20 * SLICE_US;
-}
-
-static bool wants_cleaning(const struct emb_shard *shard)
-{
     for (int t = 0; t < shard->n_tables; t++) {
         const struct emb_table *table = &shard->table[t];
-        if (table->tracks_heat && table->n_dirty > 4096 && table->n_dirty > table->store.n_rows / 4)
+        const uint64_t n_rows = table->store.n_rows;
+        if (table->tracks_heat && table->n_dirty > FEW_DIRTY && table->n_dirty > n_rows / 8 * 7)
+            us = 4 * most;
+        else if (table->tracks_heat && table->n_dirty > n_rows / 4 * 3 && us < most)
+            us = most;
+    }
+    return us < most || us == 4 * most ? us : most;
+}
+
+/* LMDB writes a page for a row while the rows of a flush are few beside its pages, so half of a
+ * table may be dirty before they are written: twice that of a quarter halves the bytes, two thirds
+ * would save another third and leave little for rows that are only read. Rows that the last flush
+ * left, as they were hot, are no reason for another. */
+static bool wants_cleaning(const struct emb_shard *shard)
+{
+    const bool over = emb_memory(shard) > row_budget(shard);
+    for (int t = 0; t < shard->n_tables; t++) {
+        const struct emb_table *table = &shard->table[t];
+        const uint64_t n_rows = table->store.n_rows, n_dirty = table->n_dirty;
+        if (table->tracks_heat && n_dirty > n_rows / 2 && (n_dirty > FEW_DIRTY || over) &&
+            (n_dirty > table->n_left_dirty + n_rows / 8 || n_dirty > n_rows / 8 * 7))
             return true;
     }
     return false;
@@ -287,15 +327,16 @@ static int write_back(struct emb_shard *shard)
 {
     struct emb_flush *flush = &shard->flush;
     int64_t budget_us = writing_us(shard);
-    if (shard->job)
+    if (shard->job && !emb_snapshot_in_file(shard))
         return CLU_OK; /* the snapshot's own advance does the writing */
     int status = CLU_OK;
     uint64_t limit = shard->options.log_bytes ? shard->options.log_bytes : default_log_bytes;
-    if (flush->kind == EMB_FLUSH_NONE && shard->log && emb_pushlog_bytes(shard->log) > limit) {
+    if (flush->kind == EMB_FLUSH_NONE && !shard->job && shard->log &&
+        emb_pushlog_bytes(shard->log) > limit) {
         status = emb_pushlog_rotate(shard->log);
         if (!status)
             status = emb_flush_begin(shard, EMB_FLUSH_CHECKPOINT);
-    } else if (flush->kind == EMB_FLUSH_NONE && wants_cleaning(shard)) {
+    } else if (flush->kind == EMB_FLUSH_NONE && !shard->map_full && wants_cleaning(shard)) {
         status = emb_flush_begin(shard, EMB_FLUSH_CLEAN);
     }
     if (status || flush->kind == EMB_FLUSH_NONE)
@@ -305,7 +346,7 @@ static int write_back(struct emb_shard *shard)
         return CLU_OK;
     if (status) {
         emb_flush_abort(shard);
-        return status;
+        return waits_for_view(shard, status) ? CLU_OK : status;
     }
     if (flush->kind == EMB_FLUSH_CHECKPOINT)
         return emb_checkpoint_end(shard);

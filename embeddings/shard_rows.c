@@ -518,6 +518,11 @@ int emb_shard_push(struct emb_shard *shard, int t, const uint64_t *keys, size_t 
                         table->spec.name, (unsigned long long)step);
     if (!shard->log)
         return emb_shard_push_rows(shard, t, keys, n, grads, step);
+    if (!emb_pushlog_pending(shard->log)) { /* the last moment for writing rows back (I4) */
+        int made = emb_room_for(shard, &shard->table[t], n, true);
+        if (made)
+            return made;
+    }
     struct emb_pushlog_record record = {.kind = EMB_LOG_PUSH,
                                         .table = table->id,
                                         .step = step,

@@ -296,6 +296,7 @@ static void job_free(struct emb_shard *shard)
     struct emb_snapshot_job *job = shard->job;
     shard->job = NULL;
     emb_layers_view_close(job->view);
+    shard->map_full = false;
     emb_info_fini(&job->info);
     free(job->path);
     free(job);
@@ -444,6 +445,24 @@ static bool holds_too_much(const struct emb_shard *shard)
     return true;
 }
 
+bool emb_snapshot_in_file(const struct emb_shard *shard)
+{
+    return shard->job && shard->job->phase == JOB_FILE;
+}
+
+int emb_snapshot_hurry(struct emb_shard *shard, int64_t budget_us)
+{
+    const int64_t until = budget_us < INT64_MAX / 2 ? emb_now_us() + budget_us : INT64_MAX;
+    while (shard->job->phase != JOB_FILE) {
+        int status = job_step(shard, budget_us);
+        if (status && status != CLU_E_AGAIN)
+            return status;
+        if (emb_now_us() >= until)
+            return CLU_E_AGAIN;
+    }
+    return CLU_OK;
+}
+
 int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,
                                struct emb_snapshot_result *result_p)
 {
@@ -452,16 +471,12 @@ int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,
         return clu_fail(CLU_E_BUG, "%s: no snapshot is running", shard->dir);
     const int64_t began = emb_now_us();
     const bool wait = budget_us >= INT64_MAX / 2;
-    int status = CLU_E_AGAIN;
-    while (job->phase != JOB_FILE) {
-        status = job_step(shard, budget_us);
-        if (status && status != CLU_E_AGAIN) {
-            emb_shard_snapshot_abort(shard);
-            return status;
-        }
-        if (!wait && emb_now_us() - began >= budget_us)
-            break;
+    int status = emb_snapshot_hurry(shard, budget_us);
+    if (status && status != CLU_E_AGAIN) {
+        emb_shard_snapshot_abort(shard);
+        return status;
     }
+    emb_trim_map(shard); /* of what the file's thread reads too */
     int64_t took = emb_now_us() - began;
     if (took > shard->longest_slice_us)
         shard->longest_slice_us = took;

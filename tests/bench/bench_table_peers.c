@@ -277,6 +277,7 @@ bool bench_open_rocksdb(struct bench_store *store, const struct bench_options *o
     rocksdb_options_increase_parallelism(r->options, 2);
     rocksdb_options_set_write_buffer_size(r->options, buffer);
     rocksdb_options_set_compression(r->options, rocksdb_no_compression);
+    rocksdb_options_set_level_compaction_dynamic_level_bytes(r->options, 1); /* as it advises */
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
     rocksdb_cache_t *cache = rocksdb_cache_create_lru(memory_bytes - 2 * buffer);
     rocksdb_block_based_options_set_block_cache(table, cache);

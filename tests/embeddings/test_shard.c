@@ -331,33 +331,67 @@ static uint64_t resident_bytes(void)
     return (uint64_t)resident * 4096;
 }
 
-/* 150 000 rows of 144 bytes in 8 MiB: measured from outside, and every row comes back as it was. */
-static void test_a_table_three_times_its_memory_keeps_to_the_budget(void)
+struct budget_case {
+    enum emb_durability durability;
+    uint64_t n_rows, budget;
+    int dim, batch, rounds;
+    bool snapshots; /* one after the other, all the time */
+};
+
+/* A slice of a snapshot, or the beginning of the next one. */
+static void go_on_with_snapshots(struct emb_shard *shard, const char *path, uint64_t step,
+                                 bool *running_p)
 {
-    enum { ROWS = 150000, BATCH = 1000, DIM = 32 };
-    const uint64_t budget = 8 << 20;
-    static float grads[BATCH * DIM], rows[BATCH * DIM];
-    static uint64_t keys[BATCH];
-    char dir[256];
-    uint64_t random = suite_seed(), worst = 0;
+    struct emb_snapshot_result result;
+    if (!*running_p) {
+        unlink(path);
+        CU_ASSERT_EQUAL_FATAL(emb_shard_snapshot_begin(shard, EMB_SNAPSHOT_FULL, step, path),
+                              CLU_OK);
+        *running_p = true;
+        return;
+    }
+    int status = emb_shard_snapshot_advance(shard, 300, &result);
+    if (status == CLU_OK)
+        status = emb_shard_snapshot_confirm(shard, result.step);
+    else if (status == CLU_E_AGAIN)
+        return;
+    CU_ASSERT_EQUAL_FATAL(status, CLU_OK);
+    *running_p = false;
+}
+
+/* Rows beyond memory, pushed and pulled in turn: resident bytes are measured from outside, and every
+ * row comes back as it was. */
+static void keeps_to_the_budget(const struct budget_case *c)
+{
+    const size_t dim = (size_t)c->dim, batch = (size_t)c->batch;
+    float *grads = calloc(batch * dim, sizeof(float)), *rows = calloc(batch * dim, sizeof(float));
+    uint64_t *keys = calloc(batch, sizeof(*keys)), random = suite_seed(), worst = 0;
+    char dir[256], shard_dir[300], path[300];
     rig_folder(dir, sizeof(dir), "budget");
+    snprintf(shard_dir, sizeof(shard_dir), "%s/shard", dir);
+    snprintf(path, sizeof(path), "%s/file", dir);
     struct emb_table_spec spec = small_spec();
-    spec.dim = DIM;
+    spec.dim = c->dim;
     spec.optimizer = EMB_SGD;
     spec.learning_rate = 1;
     spec.init_range = 0;
-    struct emb_shard_options options = {.dir = dir, .memory_bytes = budget};
+    struct emb_shard_options options = {
+        .dir = shard_dir, .memory_bytes = c->budget, .durability = c->durability};
+    bool running = false;
     uint64_t before = resident_bytes();
     struct emb_shard *shard;
     CU_ASSERT_EQUAL_FATAL(emb_shard_open(&options, &spec, 1, &shard), CLU_OK);
-    for (uint64_t step = 1; step <= 3 * ROWS / BATCH; step++) {
-        for (size_t i = 0; i < BATCH; i++) {
-            keys[i] = (step * BATCH + i) % ROWS;
-            for (int j = 0; j < DIM; j++)
-                grads[i * DIM + (size_t)j] = -(float)(keys[i] % 100);
+    for (uint64_t step = 1; step <= (uint64_t)c->rounds * c->n_rows / batch; step++) {
+        for (size_t i = 0; i < batch; i++) {
+            keys[i] = (step * batch + i) % c->n_rows;
+            for (size_t j = 0; j < dim; j++)
+                grads[i * dim + j] = -(float)(keys[i] % 100);
         }
-        CU_ASSERT_EQUAL_FATAL(emb_shard_push(shard, 0, keys, BATCH, grads, step), CLU_OK);
+        CU_ASSERT_EQUAL_FATAL(emb_shard_push(shard, 0, keys, batch, grads, step), CLU_OK);
         CU_ASSERT_EQUAL_FATAL(emb_shard_tick(shard, step), CLU_OK);
+        CU_ASSERT_EQUAL_FATAL(emb_shard_commit(shard), CLU_OK);
+        if (c->snapshots)
+            go_on_with_snapshots(shard, path, step, &running);
         if (step > 20) { /* the first ones touch code, stacks and buffers */
             uint64_t now = resident_bytes();
             worst = now > before + worst ? now - before : worst;
@@ -366,23 +400,68 @@ static void test_a_table_three_times_its_memory_keeps_to_the_budget(void)
     struct emb_table_stats stats;
     emb_shard_table_stats(shard, 0, &stats);
     printf("  %.1f MiB resident of %.1f allowed, %llu of %llu rows in memory\n",
-           (double)worst / (1 << 20), (double)budget / (1 << 20),
+           (double)worst / (1 << 20), (double)c->budget / (1 << 20),
            (unsigned long long)stats.n_resident, (unsigned long long)stats.n_rows);
-    CU_ASSERT(stats.n_rows == ROWS && stats.n_resident < ROWS && stats.n_evicted > ROWS);
+    CU_ASSERT(stats.n_rows == c->n_rows && stats.n_resident < c->n_rows);
+    CU_ASSERT(stats.n_evicted > c->n_rows);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they take memory too */
-    CU_ASSERT(worst < budget);
+    /* what the running snapshot has not written yet, and versions kept for it, stay until it has */
+    CU_ASSERT(worst < (c->snapshots ? 2 * c->budget : c->budget));
 #endif
     bool right = true;
     for (int i = 0; i < 50; i++) {
-        for (size_t k = 0; k < BATCH; k++)
-            keys[k] = suite_random(&random) % ROWS;
-        CU_ASSERT_EQUAL_FATAL(emb_shard_pull(shard, 0, keys, BATCH, rows), CLU_OK);
-        for (size_t k = 0; k < BATCH; k++)
-            right &= rows[k * DIM] == 3 * (float)(keys[k] % 100);
+        for (size_t k = 0; k < batch; k++)
+            keys[k] = suite_random(&random) % c->n_rows;
+        CU_ASSERT_EQUAL_FATAL(emb_shard_pull(shard, 0, keys, batch, rows), CLU_OK);
+        for (size_t k = 0; k < batch; k++)
+            right &= rows[k * dim] == (float)c->rounds * (float)(keys[k] % 100);
     }
     CU_ASSERT_TRUE(right);
     emb_shard_close(shard);
     clu_remove_tree(dir);
+    free(keys);
+    free(rows);
+    free(grads);
+}
+
+static void test_a_table_three_times_its_memory_keeps_to_the_budget(void)
+{
+    for (int log = 0; log < 2; log++)
+        keeps_to_the_budget(
+            &(struct budget_case){.durability = log ? EMB_DURABILITY_LOG : EMB_DURABILITY_SNAPSHOT,
+                                  .n_rows = 150000,
+                                  .budget = 8 << 20,
+                                  .dim = 32,
+                                  .batch = 1000,
+                                  .rounds = 3});
+}
+
+/* So few rows that no flush is worth it but for the memory they take. */
+static void test_a_table_of_few_large_rows_keeps_to_the_budget(void)
+{
+    for (int log = 0; log < 2; log++)
+        keeps_to_the_budget(
+            &(struct budget_case){.durability = log ? EMB_DURABILITY_LOG : EMB_DURABILITY_SNAPSHOT,
+                                  .n_rows = 4000,
+                                  .budget = 8 << 20,
+                                  .dim = 1024,
+                                  .batch = 40,
+                                  .rounds = 4});
+}
+
+/* What becomes dirty while a snapshot is written is written too, and what its file's thread reads
+ * is not kept: it is bounded even where pushes leave it no time. */
+static void test_memory_is_bounded_while_snapshots_are_written(void)
+{
+    for (int log = 0; log < 2; log++)
+        keeps_to_the_budget(
+            &(struct budget_case){.durability = log ? EMB_DURABILITY_LOG : EMB_DURABILITY_SNAPSHOT,
+                                  .n_rows = 200000,
+                                  .budget = 10 << 20,
+                                  .dim = 32,
+                                  .batch = 500,
+                                  .rounds = 4,
+                                  .snapshots = true});
 }
 
 /* The log names tables by what is stored, not by their place in a list. */
@@ -698,6 +777,8 @@ SUITE("embeddings.shard", T(test_pulls_create_nothing_and_give_initial_values),
       T(test_random_runs_with_a_log_agree_with_the_model),
       T(test_random_runs_with_a_log_in_tight_memory_agree_with_the_model),
       T(test_a_table_three_times_its_memory_keeps_to_the_budget),
+      T(test_a_table_of_few_large_rows_keeps_to_the_budget),
+      T(test_memory_is_bounded_while_snapshots_are_written),
       T(test_a_log_is_replayed_whatever_the_order_of_the_tables),
       T(test_a_snapshot_loads_on_any_number_of_shards),
       T(test_deltas_load_on_their_base_and_bury_what_expired),
