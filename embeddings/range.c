@@ -4,6 +4,9 @@
  *      settling waits for one page at most.
  * (R2) A feeder that cannot be made, a full queue and a system that cannot populate cost speed
  *      only: pages come to be when they are touched.
+ * (R3) A range is made usable whole when it is reserved, where the system grants that (it does not
+ *      where memory is strictly accounted): each later call about its addresses would wait for the
+ *      feeder, as long as a page takes to clear, at worst 16 ms beside other work.
  */
 #include "embeddings/range.h"
 
@@ -148,7 +151,9 @@ int emb_range_reserve(struct emb_range *range, size_t wish)
         size_t tail = BIG_STEP - (size_t)(aligned - base);
         if (tail)
             munmap(aligned + wish, tail);
-        *range = (struct emb_range){.base = aligned, .reserved = wish, .committed = 0};
+        /* (R3) */
+        bool open = mprotect(aligned, wish, PROT_READ | PROT_WRITE) == 0;
+        *range = (struct emb_range){.base = aligned, .reserved = wish, .open = open};
         return CLU_OK;
     }
     return clu_fail(CLU_E_NO_MEMORY, "cannot reserve %zu bytes of address space for rows", wish);
@@ -167,12 +172,14 @@ int emb_range_commit(struct emb_range *range, size_t needed)
     if (target == range->committed)
         return CLU_OK;
     if (target > range->reserved ||
-        mprotect(range->base + range->committed, target - range->committed,
-                 PROT_READ | PROT_WRITE) != 0)
+        (!range->open && mprotect(range->base + range->committed, target - range->committed,
+                                  PROT_READ | PROT_WRITE) != 0))
         return CLU_E_NO_MEMORY;
 #ifdef MADV_HUGEPAGE
-    if (target > BIG_STEP) /* advice; refusal only costs speed */
-        (void)madvise(range->base, target, MADV_HUGEPAGE);
+    if (target > BIG_STEP && !range->huge) { /* advice; refusal only costs speed */
+        (void)madvise(range->base, range->reserved, MADV_HUGEPAGE);
+        range->huge = true;
+    }
 #endif
     range->committed = target;
     return CLU_OK;
@@ -198,7 +205,8 @@ void emb_range_trim(struct emb_range *range, size_t keep)
     if (keep >= range->committed)
         return;
     madvise(range->base + keep, range->committed - keep, MADV_DONTNEED);
-    mprotect(range->base + keep, range->committed - keep, PROT_NONE);
+    if (!range->open)
+        mprotect(range->base + keep, range->committed - keep, PROT_NONE);
     range->committed = keep;
 }
 

@@ -22,6 +22,8 @@ struct emb_feeder;
 struct emb_range {
     char *base;
     size_t reserved, committed;
+    bool open; /* all of it is usable, as far as the system is concerned */
+    bool huge; /* huge pages have been asked for */
 };
 
 /* Address space only, from a huge page's boundary; the wish is halved until it is granted.
