@@ -4,13 +4,13 @@
  *                            array of the same size (which knows where its rows are: no table)
  *   row_bytes                a row's own bytes over the bytes resident for it
  *   growth_push, _pull       longest of each while the table grows from nothing, and 99.9 % of them
- *   snapshot_full, _delta    MB/s of the file, and the pushes meanwhile beside those before
- *   restart                  rows/s from a closed environment to all rows in memory
+ *   row_bytes_small          the same for rows of 8 floats, bf16, adam: where the index counts most
+ *   snapshot_*, push_beside_*, restart_*: see bench_table_snapshot.c
  *   beyond_memory            20 M rows with memory for 2 M: see bench_table_beyond.c
  *   billion                  only with --billion N: see bench_table_billion.c
  *
- * Parts for --only: beyond; memory, or of it growth (the filling alone), gather, push, mixed,
- * snapshot, restart.
+ * Parts for --only: beyond; memory, or of it growth (the filling alone), gather, push, mixed;
+ * small, snapshot, restart.
  *
  * Arguments: --tiny, --rows N, --beyond-rows N, --dim N, --rounds N, --seconds S, --dir DIR, --only
  * PART, --billion N, --limit S (of its loading), --cpu (processor time beyond memory too).
@@ -325,63 +325,6 @@ static void fill(struct memory_bench *b)
     free(pulls);
 }
 
-/* Pushes of one batch a step until the running snapshot is done (or for some seconds when none
- * runs); returns rows/s, and the longest slice of the snapshot. */
-static double push_beside(struct memory_bench *b, bool snapshot, double seconds,
-                          struct emb_snapshot_result *result, double *longest_ms)
-{
-    double began = bench_now();
-    uint64_t n = 0;
-    for (;;) {
-        draw(b);
-        b->step++;
-        if (emb_shard_push(b->shard, 0, b->keys, BATCH, b->grads, b->step) ||
-            emb_shard_tick(b->shard, b->step))
-            exit(70);
-        n += BATCH;
-        if (snapshot) {
-            double start = bench_now();
-            int status = emb_shard_snapshot_advance(b->shard, 500, result);
-            *longest_ms = fmax(*longest_ms, (bench_now() - start) * 1e3);
-            if (status == CLU_OK)
-                break;
-            if (status != CLU_E_AGAIN)
-                exit(70);
-        } else if (bench_now() - began > seconds) {
-            break;
-        }
-    }
-    return (double)n / (bench_now() - began);
-}
-
-static void snapshots(struct memory_bench *b)
-{
-    char path[600];
-    struct emb_snapshot_result result;
-    for (int delta = 0; delta < 2; delta++) {
-        double longest_ms = 0;
-        double alone = push_beside(b, false, delta ? 0.5 : 4 * b->options->seconds, NULL, NULL);
-        snprintf(path, sizeof(path), "%s/snapshot-%d", b->options->dir, delta);
-        enum emb_snapshot_kind kind = delta ? EMB_SNAPSHOT_DELTA : EMB_SNAPSHOT_FULL;
-        if (emb_shard_snapshot_begin(b->shard, kind, b->step, path))
-            exit(70);
-        double meanwhile = push_beside(b, true, 0, &result, &longest_ms);
-        if (emb_shard_snapshot_confirm(b->shard, b->step) == CLU_OK)
-            exit(70); /* the step has moved on: nothing to confirm under that number */
-        if (emb_shard_snapshot_confirm(b->shard, result.step))
-            exit(70);
-        double rate[1] = {(double)result.size_bytes * 1e-6 / result.seconds};
-        double push[1] = {meanwhile}, slice[1] = {longest_ms};
-        bench_line(delta ? "snapshot_delta" : "snapshot_full", bench_spread_of(rate, 1),
-                   "MB/s, begin to fsync", NULL, 0, 0);
-        bench_line(delta ? "push_beside_delta" : "push_beside_full", bench_spread_of(push, 1),
-                   "rows/s", "without a snapshot", alone, meanwhile / alone);
-        bench_line(delta ? "longest_slice_delta" : "longest_slice_full", bench_spread_of(slice, 1),
-                   "ms", NULL, 0, 0);
-        clu_remove_tree(path);
-    }
-}
-
 static struct emb_shard *open_memory_shard(const struct bench_options *options)
 {
     char dir[600];
@@ -391,19 +334,6 @@ static struct emb_shard *open_memory_shard(const struct bench_options *options)
     snprintf(dir, sizeof(dir), "%s/memory", options->dir);
     struct emb_shard_options open = {.dir = dir};
     return emb_shard_open(&open, &spec, 1, &shard) == CLU_OK ? shard : NULL;
-}
-
-static void restart(struct memory_bench *b)
-{
-    emb_shard_close(b->shard);
-    double began = bench_now();
-    b->shard = open_memory_shard(b->options);
-    if (!b->shard)
-        exit(70);
-    struct emb_table_stats stats;
-    emb_shard_table_stats(b->shard, 0, &stats);
-    double rate[1] = {(double)stats.n_resident / (bench_now() - began)};
-    bench_line("restart", bench_spread_of(rate, 1), "rows/s", NULL, 0, 0);
 }
 
 /* --only memory is all of these; one of them by its name is only that, after the filling. */
@@ -437,14 +367,42 @@ static void in_memory(const struct bench_options *options)
             compare(b, (enum what)i, races[i]);
     if (any)
         bare_close(&b->bare);
-    if (is_asked(options, "snapshot"))
-        snapshots(b);
-    if (is_asked(options, "restart"))
-        restart(b);
     emb_shard_close(b->shard);
     free(b->rows);
     free(b->grads);
     free(b);
+}
+
+/* Resident bytes of rows of about a hundred bytes. */
+static void small_rows(const struct bench_options *options)
+{
+    char dir[600];
+    uint64_t before, after, file, keys[BATCH];
+    static float grads[BATCH * 8];
+    struct emb_table_spec spec;
+    struct emb_shard *shard;
+    bench_spec(&spec, 8);
+    spec.dtype = EMB_BF16;
+    snprintf(dir, sizeof(dir), "%s/small", options->dir);
+    struct emb_shard_options open = {.dir = dir};
+    bench_resident(&before, &file);
+    if (emb_shard_open(&open, &spec, 1, &shard))
+        exit(70);
+    for (uint64_t i = 0; i < options->rows; i += BATCH) {
+        size_t n = options->rows - i < BATCH ? options->rows - i : BATCH;
+        for (size_t j = 0; j < n; j++)
+            keys[j] = bench_key(i + j);
+        if (emb_shard_push(shard, 0, keys, n, grads, 1 + i / BATCH))
+            exit(70);
+    }
+    bench_resident(&after, &file);
+    struct emb_table_stats stats;
+    emb_shard_table_stats(shard, 0, &stats);
+    double per_row[1] = {(double)(after - before) / (double)options->rows};
+    bench_line("row_bytes_small", bench_spread_of(per_row, 1), "resident bytes",
+               "the row's own bytes", (double)stats.row_bytes,
+               (double)stats.row_bytes / per_row[0]);
+    emb_shard_close(shard);
 }
 
 /* ---- arguments ---- */
@@ -506,11 +464,17 @@ int main(int argc, char **argv)
     if (options.billion) {
         bench_billion(&options);
     } else {
-        bool beyond = options.only && strcmp(options.only, "beyond") == 0;
-        if (!beyond)
+        static const char *const apart[] = {"small", "snapshot", "restart", "beyond"};
+        static void (*const parts[])(const struct bench_options *) = {small_rows, bench_snapshots,
+                                                                      bench_restart, bench_beyond};
+        bool is_apart = false;
+        for (int i = 0; i < 4; i++)
+            is_apart |= options.only && strcmp(options.only, apart[i]) == 0;
+        if (!is_apart)
             in_memory(&options);
-        if (beyond || !options.only)
-            bench_beyond(&options);
+        for (int i = 0; i < 4; i++)
+            if (!options.only || strcmp(options.only, apart[i]) == 0)
+                parts[i](&options);
     }
     clu_remove_tree(options.dir);
     return 0;

@@ -81,6 +81,8 @@ bool bench_open_rocksdb(struct bench_store *store, const struct bench_options *o
 
 void bench_spec(struct emb_table_spec *spec, int dim);
 void bench_beyond(const struct bench_options *options);
+void bench_snapshots(const struct bench_options *options);
+void bench_restart(const struct bench_options *options);
 void bench_billion(const struct bench_options *options);
 
 /* Key of row i of n, spread evenly over the key space and ascending. */
