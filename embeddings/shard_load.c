@@ -1,8 +1,8 @@
 /* Filling a shard: from its own layers at open, from snapshot files.
  *
  * Files are merged by table and ascending key (snapshot_merge.h), so rows are appended to an empty
- * layer: pages are filled once, in order, and synced once at the end. A thread that writes one batch
- * while the next is read has been tried: no faster, as both wait for memory.
+ * layer: pages are filled once, in order, and synced once at the end. A thread that writes one
+ * batch while the next is read has been tried: no faster, as both wait for memory.
  *
  * (W1) Until the last row is committed, and synced, the roles say `loading`: whoever opens the
  *      environment after a crash in between undoes it.

@@ -166,9 +166,9 @@ double bench_race_run(struct bench_race *race, const struct bench_store *store, 
     return (double)rows / busy;
 }
 
-/* Warm-up until the stores are at work as they will ever be: as many rows pushed as fill half of the
- * memory (a store that has not written yet has a debt that is not in its rate), if that does not
- * take too long. Then the measured rounds. */
+/* Warm-up until the stores are at work as they will ever be: as many rows pushed as fill half of
+ * the memory (a store that has not written yet has a debt that is not in its rate), if that does
+ * not take too long. Then the measured rounds. */
 static struct bench_spread measure(struct bench_race *race, const struct bench_store *store,
                                    double *written_p)
 {

@@ -359,8 +359,8 @@ static void go_on_with_snapshots(struct emb_shard *shard, const char *path, uint
     *running_p = false;
 }
 
-/* Rows beyond memory, pushed and pulled in turn: resident bytes are measured from outside, and every
- * row comes back as it was. */
+/* Rows beyond memory, pushed and pulled in turn: resident bytes are measured from outside, and
+ * every row comes back as it was. */
 static void keeps_to_the_budget(const struct budget_case *c)
 {
     const size_t dim = (size_t)c->dim, batch = (size_t)c->batch;
