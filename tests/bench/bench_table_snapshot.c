@@ -1,10 +1,10 @@
 /* What snapshots and restarts of a table in memory cost.
  *
- * Snapshots: a tenth of the rows is pushed all the time (so that is what a delta holds, and what has
- * to be flushed before a file can be written), while a snapshot gets what a server gives it beside
- * training (ps/: half a millisecond, then a pause of four). The rate of the pushes meanwhile stands
- * beside that before and after; MB/s are also taken with all the time in the world, beside dd: as
- * many bytes into a file of the same folder, in blocks of 1 MiB, with fsync.
+ * Snapshots: a tenth of the rows is pushed all the time (so that is what a delta holds, and what
+ * has to be flushed before a file can be written), while a snapshot gets what a server gives it
+ * beside training (ps/: half a millisecond, then a pause of four). The rate of the pushes meanwhile
+ * stands beside that before and after; MB/s are also taken with all the time in the world, beside
+ * dd: as many bytes into a file of the same folder, in blocks of 1 MiB, with fsync.
  *
  * Restarts: of an environment that holds a snapshot, and of one whose push log holds it all.
  */
