@@ -37,9 +37,10 @@ struct emb_shard_options {
     const char *dir;       /* made when it is not there; belongs to this shard alone */
     uint64_t memory_bytes; /* the most resident bytes this shard may take; 0: no bound */
     enum emb_durability durability;
-    uint64_t map_bytes; /* address space for LMDB at the start (it grows); 0: chosen */
-    uint64_t log_bytes; /* push log at which rows are written back; 0: 512 MiB */
-    bool cold;          /* leave the rows in LMDB at open, instead of reading them ahead */
+    uint64_t map_bytes;  /* address space for LMDB at the start (it grows); 0: chosen */
+    uint64_t log_bytes;  /* push log at which rows are written back; 0: 512 MiB */
+    uint64_t held_bytes; /* see emb_shard_snapshot_advance; 0: 1 GiB */
+    bool cold;           /* leave the rows in LMDB at open, instead of reading them ahead */
 };
 
 struct emb_shard;
@@ -114,8 +115,8 @@ int emb_shard_snapshot_begin(struct emb_shard *shard, enum emb_snapshot_kind kin
 /* Works on the running snapshot for about budget_us microseconds and returns; pulls, pushes, ticks
  * and commits go on between calls. AGAIN: not done yet (call on, every few ms at most); OK: the
  * file is whole and on disk, *result_p is filled. Another status: it failed, the file is removed,
- * the shard is as it was; FULL also when the environment grew by more than 1 GiB and half its size
- * meanwhile. */
+ * the shard is as it was; FULL also when the environment grew by more than held_bytes and half its
+ * size meanwhile, as pages that the file is written from cannot be used again. */
 int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,
                                struct emb_snapshot_result *result_p);
 

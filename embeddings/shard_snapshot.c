@@ -29,7 +29,7 @@
 enum job_phase { JOB_MERGE, JOB_FLUSH, JOB_FOLD, JOB_SEAL, JOB_FILE };
 
 enum { COPY_ROWS = 4096, COPY_US_PER_ROW = 4, FILE_NICENESS = 10 };
-static const uint64_t held_bytes_allowed = (uint64_t)1 << 30;
+static const uint64_t default_held_bytes = (uint64_t)1 << 30;
 
 struct emb_snapshot_job {
     enum job_phase phase;
@@ -437,7 +437,9 @@ static bool holds_too_much(const struct emb_shard *shard)
 {
     struct emb_layers_stats stats;
     emb_layers_stats(shard->layers, &stats);
-    uint64_t held = stats.pages_held * 4096, allowed = held_bytes_allowed + stats.file_bytes / 2;
+    const uint64_t bound = shard->options.held_bytes;
+    uint64_t held = stats.pages_held * 4096;
+    uint64_t allowed = (bound ? bound : default_held_bytes) + stats.file_bytes / 2;
     if (held <= allowed)
         return false;
     clu_warn("%s: given up: the environment grew by %llu MiB while it was written",

@@ -235,6 +235,58 @@ static void test_a_snapshot_on_a_full_disk_fails_and_harms_nothing(void)
     clu_remove_tree(dir);
 }
 
+/* A snapshot that stands still while pushes go on: what it keeps from being used again is told, and
+ * it is given up when that is too much, without harm to anything. */
+static void test_a_snapshot_that_stands_still_is_given_up(void)
+{
+    char dir[256], shard_dir[300], path[300];
+    uint64_t random = suite_seed(), held = 0;
+    struct emb_table_spec spec = fault_spec();
+    struct rig_model *model = new_model(&spec);
+    struct emb_snapshot_result result;
+    struct emb_shard_stats stats;
+    rig_folder(dir, sizeof(dir), "held");
+    snprintf(shard_dir, sizeof(shard_dir), "%s/shard", dir);
+    snprintf(path, sizeof(path), "%s/file", dir);
+    struct emb_shard_options options = {
+        .dir = shard_dir, .memory_bytes = 200 << 10, .held_bytes = 256 << 10};
+    struct emb_shard *shard;
+    CU_ASSERT_EQUAL_FATAL(emb_shard_open(&options, &spec, 1, &shard), CLU_OK);
+    for (int i = 0; i < 20; i++)
+        CU_ASSERT_EQUAL_FATAL(rig_step(shard, model, &random, 900), CLU_OK);
+    uint64_t step = model->clock;
+    CU_ASSERT_EQUAL_FATAL(emb_shard_snapshot_begin(shard, EMB_SNAPSHOT_FULL, step, path), CLU_OK);
+    int status = CLU_E_AGAIN;
+    for (int i = 0; i < 4000 && status == CLU_E_AGAIN && held == 0; i++) {
+        status = emb_shard_snapshot_advance(shard, 100, &result);
+        CU_ASSERT_EQUAL_FATAL(rig_step(shard, model, &random, 300), CLU_OK);
+        emb_shard_stats(shard, &stats);
+        held = stats.pages_held;
+    }
+    if (status == CLU_E_AGAIN) { /* its file is being written: no more advances, so it stands */
+        for (int i = 0; i < 3000 && stats.pages_held * 4096 < stats.file_bytes / 2 + (300 << 10);
+             i++) {
+            CU_ASSERT_EQUAL_FATAL(rig_step(shard, model, &random, 900), CLU_OK);
+            emb_shard_stats(shard, &stats);
+        }
+        printf("  %llu of %llu KiB held\n", (unsigned long long)stats.pages_held * 4,
+               (unsigned long long)stats.file_bytes >> 10);
+        CU_ASSERT(stats.pages_held > held);
+        rig_quiet(true);
+        CU_ASSERT_EQUAL(emb_shard_snapshot_advance(shard, 100, &result), CLU_E_FULL);
+        rig_quiet(false);
+        CU_ASSERT_FALSE(clu_path_exists(path));
+    }
+    emb_shard_stats(shard, &stats);
+    CU_ASSERT_EQUAL(stats.pages_held, 0);
+    CU_ASSERT_TRUE(rig_agrees(shard, model));
+    clu_remove_tree(path);
+    CU_ASSERT_EQUAL(emb_shard_snapshot(shard, model->clock, path, NULL), CLU_OK);
+    emb_shard_close(shard);
+    free_model(model);
+    clu_remove_tree(dir);
+}
+
 /* ---- torn and altered files ---- */
 
 static void find_log(const char *dir, char *path, size_t path_bytes)
@@ -402,5 +454,6 @@ static void test_a_machine_that_went_down_is_noticed(void)
 SUITE("embeddings.faults", T(test_every_allocation_may_fail_once),
       T(test_a_full_disk_loses_nothing_acknowledged),
       T(test_a_snapshot_on_a_full_disk_fails_and_harms_nothing),
-      T(test_a_torn_group_at_the_end_is_cut_off), T(test_a_bit_flipped_inside_the_log_is_refused),
+      T(test_a_snapshot_that_stands_still_is_given_up), T(test_a_torn_group_at_the_end_is_cut_off),
+      T(test_a_bit_flipped_inside_the_log_is_refused),
       T(test_a_bit_flipped_in_a_stored_row_is_refused), T(test_a_machine_that_went_down_is_noticed))
