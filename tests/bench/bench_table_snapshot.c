@@ -127,21 +127,33 @@ struct samples {
     double paced[BENCH_MAX_ROUNDS], longest_ms;
 };
 
+/* Until the merge behind a confirmed snapshot is done, which is not the pushes' alone. */
+static void settle(struct table *t)
+{
+    struct emb_shard_stats stats;
+    uint64_t written = 0;
+    for (int still = 0; still < 50; still++) {
+        usleep(1000);
+        must(emb_shard_tick(t->shard, ++t->step), "tick");
+        emb_shard_stats(t->shard, &stats);
+        still = stats.written_bytes == written ? still : 0;
+        written = stats.written_bytes;
+    }
+}
+
 /* One snapshot beside pushes, and one alone with dd behind it. */
 static void one_round(struct table *t, enum emb_snapshot_kind kind, struct samples *s, int r)
 {
     struct emb_snapshot_result result;
     const double seconds = t->options->seconds;
+    settle(t);
     double before = push_alone(t, seconds);
     must(emb_shard_snapshot_begin(t->shard, kind, t->step, t->file), "begin");
     s->push[r] = push_beside(t, &result, &s->longest_ms);
     must(emb_shard_snapshot_confirm(t->shard, result.step), "confirm");
     unlink(t->file);
     s->paced[r] = (double)result.size_bytes * 1e-6 / result.seconds;
-    for (int i = 0; i < 100; i++) { /* what the merge behind it takes is not the pushes' alone */
-        must(emb_shard_tick(t->shard, ++t->step), "tick");
-        usleep(1000);
-    }
+    settle(t);
     s->alone[r] = (before + push_alone(t, seconds)) / 2;
     s->push_ratio[r] = s->push[r] / s->alone[r];
     must(emb_shard_snapshot_begin(t->shard, kind, t->step, t->file), "begin");
