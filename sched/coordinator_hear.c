@@ -312,14 +312,9 @@ static void on_gone_on(struct schd_coordinator *c, const struct clu_report *repo
         clu_figures_get(figures, "dropped_steps", 0));
 }
 
-static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
-                      const struct clu_control_message *message)
+static void take_report(struct schd_coordinator *c, int64_t now, struct member *m,
+                        const struct clu_report *report)
 {
-    const struct clu_report *report = &message->report;
-    schd_core_send_to(c, &m->peer, CLU_CONTROL_RECEIPT)->number = message->number;
-    if (message->number <= m->last_report)
-        return;
-    m->last_report = message->number;
     switch (report->kind) {
     case CLU_REPORT_READY:
         if (m->role == CLU_ROLE_PS && m->state == SCHD_IN &&
@@ -374,12 +369,21 @@ static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
     }
 }
 
-static void on_leave(struct schd_coordinator *c, int64_t now, struct member *m,
-                     const struct clu_peer *peer, const struct clu_control_message *message)
+/* A report counts once. Its receipt comes last: with it the member forgets the report, so whatever
+ * it changed is stored by then (C4). */
+static void on_report(struct schd_coordinator *c, int64_t now, struct member *m,
+                      const struct clu_control_message *message)
 {
-    schd_core_send_to(c, peer, CLU_CONTROL_RECEIPT)->number = 0;
-    if (!schd_core_is_here(m))
-        return;
+    if (message->number > m->last_report) {
+        m->last_report = message->number;
+        take_report(c, now, m, &message->report);
+    }
+    schd_core_send_to(c, &m->peer, CLU_CONTROL_RECEIPT)->number = message->number;
+}
+
+static void take_leave(struct schd_coordinator *c, int64_t now, struct member *m,
+                       const struct clu_control_message *message)
+{
     m->status = message->status;
     memcpy(m->text, message->text, sizeof(m->text));
     schd_core_drop_orders(m);
@@ -399,6 +403,14 @@ static void on_leave(struct schd_coordinator *c, int64_t now, struct member *m,
         schd_core_fail(c, now, CLU_E_LOST, "ps %d left while the job needed it", m->rank);
     schd_core_workers_left(c, now);
     schd_core_servers_left(c);
+}
+
+static void on_leave(struct schd_coordinator *c, int64_t now, struct member *m,
+                     const struct clu_peer *peer, const struct clu_control_message *message)
+{
+    if (schd_core_is_here(m))
+        take_leave(c, now, m, message);
+    schd_core_send_to(c, peer, CLU_CONTROL_RECEIPT)->number = 0; /* as of a report */
 }
 
 void schd_coordinator_hear(struct schd_coordinator *c, int64_t now, const struct clu_peer *peer,

@@ -342,6 +342,37 @@ static void test_a_report_counts_once(void)
     end();
 }
 
+/* Places of the last action of a kind among those collected; -1: there is none. */
+static int place_of(enum schd_action_kind kind, enum clu_control_op op)
+{
+    const struct schd_action *action = last(kind, op);
+    return action ? (int)(action - actions) : -1;
+}
+
+/* With its receipt a member forgets what it said: a scheduler that dies then must know it. */
+static void test_what_was_said_is_stored_before_its_receipt_is_sent(void)
+{
+    begin(true);
+    join(CLU_ROLE_PS, 0);
+    join(CLU_ROLE_PS, 1);
+    clear();
+    report(CLU_ROLE_PS, 0, CLU_REPORT_READY, 0);
+    CU_ASSERT(place_of(SCHD_SAVE, 0) >= 0);
+    CU_ASSERT(place_of(SCHD_SEND, CLU_CONTROL_RECEIPT) > place_of(SCHD_SAVE, 0));
+    report(CLU_ROLE_PS, 1, CLU_REPORT_READY, 0);
+    join(CLU_ROLE_WORKER, 0);
+    join(CLU_ROLE_WORKER, 1);
+    clear();
+    report(CLU_ROLE_WORKER, 0, CLU_REPORT_FINISHED, 10);
+    CU_ASSERT(place_of(SCHD_SAVE, 0) >= 0);
+    CU_ASSERT(place_of(SCHD_SEND, CLU_CONTROL_RECEIPT) > place_of(SCHD_SAVE, 0));
+    clear();
+    leave(CLU_ROLE_WORKER, 0, CLU_OK);
+    CU_ASSERT(place_of(SCHD_SAVE, 0) >= 0);
+    CU_ASSERT(place_of(SCHD_SEND, CLU_CONTROL_RECEIPT) > place_of(SCHD_SAVE, 0));
+    end();
+}
+
 static void test_a_snapshot_is_committed_and_rank_0_is_told(void)
 {
     begin(false);
@@ -523,6 +554,7 @@ SUITE("sched.coordinator", T(test_servers_are_welcomed_together_with_the_whole_m
       T(test_a_supervised_job_waits_for_its_supervisor_and_recovers),
       T(test_nothing_waits_for_ever_at_the_start),
       T(test_an_order_is_sent_until_a_beat_acknowledges_it), T(test_a_report_counts_once),
+      T(test_what_was_said_is_stored_before_its_receipt_is_sent),
       T(test_a_snapshot_is_committed_and_rank_0_is_told),
       T(test_a_failed_snapshot_is_dropped_and_training_goes_on),
       T(test_the_job_ends_well_only_when_finished),

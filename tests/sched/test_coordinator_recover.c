@@ -159,6 +159,32 @@ static void test_a_kept_server_hears_of_every_life(void)
     end();
 }
 
+/* Buckets may have moved since it last had the map: it goes back by the owners of the new life. */
+static void test_a_kept_server_has_the_newest_map_before_it_is_told_to_go_back(void)
+{
+    begin(true);
+    run();
+    schd_coordinator_gone(c, now, CLU_ROLE_WORKER, 0, CLU_E_LOST, "was killed by signal 9");
+    schd_coordinator_plan(c);
+    collect();
+    clear();
+    schd_coordinator_recover(c, now, SCHD_WAY_BACK, "", 0);
+    collect();
+    int n_told = 0, n_maps[2] = {0};
+    for (int i = 0; i < n_actions; i++) {
+        int rank = actions[i].kind == SCHD_SEND ? actions[i].peer.bytes[1] : 0;
+        if (actions[i].kind == SCHD_SEND && actions[i].op == CLU_CONTROL_BEAT)
+            n_maps[rank] += actions[i].with_map;
+        if (actions[i].kind != SCHD_SEND || actions[i].op != CLU_CONTROL_ORDER)
+            continue;
+        CU_ASSERT_EQUAL(actions[i].order.kind, CLU_ORDER_RESTORE);
+        CU_ASSERT_EQUAL(n_maps[rank], 1);
+        n_told++;
+    }
+    CU_ASSERT_EQUAL(n_told, 2);
+    end();
+}
+
 static void test_what_recoveries_need_outlives_the_scheduler(void)
 {
     struct clu_packer packer;
@@ -203,4 +229,5 @@ SUITE("sched.coordinator_recover", T(test_an_order_that_waits_is_given_again_to_
       T(test_dead_workers_are_followed_by_others_where_rows_stand_for_them),
       T(test_servers_that_died_before_all_were_ready_have_nothing_to_stand_on),
       T(test_a_kept_server_hears_of_every_life),
+      T(test_a_kept_server_has_the_newest_map_before_it_is_told_to_go_back),
       T(test_what_recoveries_need_outlives_the_scheduler))
