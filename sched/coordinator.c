@@ -1,10 +1,10 @@
 /* The coordinator. See the header for the states; here is who moves what:
  *
  *     transition                        function
- *     GATHERING -> RESTORING            on_join -> servers_complete
- *     RESTORING, MENDING -> RUNNING     on_report(READY) -> servers_ready
- *     RUNNING -> STOPPING               on_leave -> workers_left
- *     STOPPING -> ENDED                 on_leave -> servers_left
+ *     GATHERING -> RESTORING            schd_core_join -> servers_complete
+ *     RESTORING, MENDING -> RUNNING     take_report(READY) -> servers_ready
+ *     RUNNING -> STOPPING               take_leave -> workers_left
+ *     STOPPING -> ENDED                 take_leave -> servers_left
  *     any -> BROKEN                     fail
  *     BROKEN -> GATHERING, MENDING      schd_coordinator_recover
  *     BROKEN -> ENDED                   tick, when nobody supervises
@@ -15,7 +15,8 @@
  * (C2) An order stays queued until a beat shows that it arrived; it is sent again every heartbeat.
  * (C3) Nothing waits without a deadline: gathering, restoring, workers' joining, stopping, a silent
  * member.
- * (C4) SAVE comes before the WELCOME it makes possible: a restarted scheduler knows whom it let in.
+ * (C4) SAVE comes before the message that relies on it: before a WELCOME, as a restarted scheduler
+ * must know whom it let in, and before a receipt, with which a member forgets what it said.
  * (C5) The job ends well only when rank 0 said FINISHED and every member left with status 0.
  * (C6) A server serves one life: its READY names the generation, and another one's counts for
  * nothing; workers are let in while every server is READY.

@@ -134,6 +134,12 @@ void schd_core_fail(struct schd_coordinator *c, int64_t now, int status, const c
     __attribute__((format(printf, 4, 5)));
 void schd_core_end(struct schd_coordinator *c, int status, const char *text);
 
+/* ---- coordinator_join.c ---- */
+
+/* A JOIN of the process that is member m, was, or wants to be. */
+void schd_core_join(struct schd_coordinator *c, int64_t now, struct member *m,
+                    const struct clu_peer *peer, const struct clu_control_message *message);
+
 /* ---- coordinator_shape.c ---- */
 
 /* Servers that are not drained. */

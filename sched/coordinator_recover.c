@@ -31,7 +31,7 @@
  * it restored (C6); a process that was given up is known by an incarnation that no member has (C1),
  * and cannot have asked for another between the plan and its end (C7). What it asked before that
  * may still be on the way: such a JOIN is taken for that of its successor, until the successor asks
- * as well, and nothing more is heard of the other (rivals: coordinator_hear.c).
+ * as well, and nothing more is heard of the other (rivals: coordinator_join.c).
  */
 #include "sched/coordinator_internal.h"
 

@@ -160,6 +160,40 @@ static inline int happen(struct world *w, int n)
     return k;
 }
 
+/* Whether nobody but member i can tell when it receives this: what it changes is asked by nobody
+ * else, and what it says waits at the end of its own queue. A server only (a worker may act of
+ * itself meanwhile), and not where it begins or ends to serve. */
+static inline bool is_private(const struct process *p, int i, const struct note *note)
+{
+    if (note->op == CLU_CONTROL_RECEIPT)
+        return note->number > 0;
+    if (role_of(i) != CLU_ROLE_PS)
+        return note->op == CLU_CONTROL_WELCOME && p->life == JOINING && !p->was_in && !note->stand;
+    return note->op == CLU_CONTROL_BEAT || note->op == CLU_CONTROL_WELCOME ||
+           (note->op == CLU_CONTROL_REFUSE && note->status == CLU_E_AGAIN);
+}
+
+/* The number of an event that commutes with all others, so that no order is lost by taking it
+ * first; -1: there is none. Only when nothing dies any more: a crash commutes with nothing. */
+static inline int private_event(const struct world *w)
+{
+    int k = 0;
+    for (int i = 0; i < N && w->n_crashes >= w->max_crashes; i++) {
+        const struct process *p = &w->p[i];
+        if (p->n_up > 0 && p->up[0].op == CLU_CONTROL_BEAT)
+            return k;
+        k += p->n_up > 0;
+        if (p->n_down > 0 && is_private(p, i, &p->down[0]))
+            return k;
+        k += p->n_down > 0;
+        if (p->life == FRESH)
+            return k;
+        k += act((struct world *)w, i, true);
+        k += w->unseen[i];
+    }
+    return -1;
+}
+
 /* A second passes: members beat, or ask again; the coordinator looks at its deadlines. */
 static inline void pass_time(struct world *w)
 {

@@ -44,7 +44,7 @@ enum {
     MAX_EVENTS = 5000, /* of one order of events, ended in order */
 };
 
-static uint64_t n_states, n_events, n_ends, n_recovered;
+static uint64_t n_states, n_calm /* of them before anything died */, n_events, n_ends, n_recovered;
 static uint8_t path[MAX_EVENTS];
 
 /* ---- one world ---- */
@@ -184,12 +184,14 @@ static bool enter(const struct world *w)
         return false;
     seen[slot] = hash;
     n_states++;
+    n_calm += w->n_crashes == 0;
     return true;
 }
 
 struct place {
     struct world w;
     int n, n_crashes, next; /* events that can happen here, and the next to be tried */
+    int only;               /* the one that does instead of all; -1: none */
 };
 
 static void arrive(struct place *place)
@@ -197,6 +199,7 @@ static void arrive(struct place *place)
     bool is_void;
     place->n = happen(&place->w, -1);
     place->n_crashes = crash(&place->w, -1, &is_void);
+    place->only = private_event(&place->w);
     place->next = 0;
 }
 
@@ -204,8 +207,10 @@ static void arrive(struct place *place)
 static bool next_choice(struct place *place, uint8_t *choice_p)
 {
     int n = place->n ? place->n : 1, at = place->next++;
-    if (place->w.ended || at >= n + place->n_crashes)
+    if (place->w.ended || at >= (place->only >= 0 ? 1 : n + place->n_crashes))
         return false;
+    if (place->only >= 0)
+        at = place->only;
     *choice_p = at >= n ? (uint8_t)(CRASHES + at - n) : place->n ? (uint8_t)at : TIME_PASSES;
     return true;
 }
@@ -341,11 +346,11 @@ static void judge(const char *what, int depth, int max_crashes, const char *of)
     if (what)
         print_wrong(what, depth, max_crashes);
     CU_ASSERT_PTR_NULL(what);
-    printf("  %s: %llu states, %llu events, %llu ends of which %llu after a recovery\n", of,
-           (unsigned long long)n_states, (unsigned long long)n_events, (unsigned long long)n_ends,
-           (unsigned long long)n_recovered);
+    printf("  %s: %llu states (%llu before a crash), %llu events, %llu ends, %llu recovered\n", of,
+           (unsigned long long)n_states, (unsigned long long)n_calm, (unsigned long long)n_events,
+           (unsigned long long)n_ends, (unsigned long long)n_recovered);
     CU_ASSERT(what || n_ends > 0);
-    n_states = n_events = n_ends = n_recovered = 0;
+    n_states = n_calm = n_events = n_ends = n_recovered = 0;
 }
 
 static void walk_all(bool servers_stand, bool workers_stand)
