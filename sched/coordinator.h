@@ -136,7 +136,7 @@ int schd_coordinator_add(struct schd_coordinator *coordinator, int64_t now_ms, i
 void schd_coordinator_gone(struct schd_coordinator *coordinator, int64_t now_ms, enum clu_role role,
                            int rank, int status, const char *why);
 
-/* How a job goes on after a loss. */
+/* How a job goes on after a loss; each starts all whom the one before starts. */
 enum schd_way {
     SCHD_WAY_STAND,   /* the life goes on: lost servers come back with their rows, workers stay */
     SCHD_WAY_WORKERS, /* the life goes on: and a new group of workers goes on with the rows */
@@ -145,7 +145,8 @@ enum schd_way {
 };
 
 /* The way that the policy allows now. From this call until recover no member is let in: whoever is
- * to be replaced can be ended meanwhile, and cannot have come in by then. */
+ * to be replaced can be ended meanwhile, and cannot have come in by then; and a later plan only ever
+ * replaces more. */
 enum schd_way schd_coordinator_plan(struct schd_coordinator *coordinator);
 
 /* Whether a member is to be started (after what is left of its process is ended) to go that way. */

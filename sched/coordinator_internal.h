@@ -54,6 +54,7 @@ struct schd_coordinator {
     uint64_t least_incarnation; /* of the workers of this life, or of its newest group */
     bool ran;                   /* all servers were READY in this life */
     bool must_go_back;          /* a server that was to stand could not */
+    enum schd_way planned;      /* while BROKEN: the way that was told; it is not softened */
     bool workers_stand;         /* the newest group of workers goes on where another died */
     char whole[CLU_PATH_BYTES]; /* then: the newest whole snapshot */
     uint64_t whole_at;          /* its step */

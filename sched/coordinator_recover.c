@@ -29,7 +29,8 @@
  * Why no message of the past can be mistaken for one of now: a worker's pushes carry its
  * incarnation, and servers are told the least that counts; a server's READY carries the generation
  * it restored (C6); a process that was given up is known by an incarnation that no member has (C1),
- * and cannot have asked for another between the plan and its end (C7). What it asked before that
+ * and cannot have asked for another between the plan and its end (C7). A plan is not taken back by
+ * what is heard after it: those it names are dead by then. What it asked before that
  * may still be on the way: such a JOIN is taken for that of its successor, until the successor asks
  * as well, and nothing more is heard of the other (rivals: coordinator_join.c).
  */
@@ -66,7 +67,11 @@ enum schd_way schd_coordinator_plan(struct schd_coordinator *c)
         c->status = CLU_E_LOST;
         schd_core_save(c);
     }
-    return schd_core_way(c);
+    enum schd_way way = schd_core_way(c);
+    if (way < c->planned && !is_done(c))
+        way = c->planned; /* whom that ends does not come back, whatever is heard meanwhile */
+    c->planned = way;
+    return way;
 }
 
 bool schd_coordinator_starts(const struct schd_coordinator *c, enum schd_way way,
@@ -149,6 +154,7 @@ void schd_coordinator_recover(struct schd_coordinator *c, int64_t now, enum schd
 {
     c->status = CLU_OK;
     c->text[0] = '\0';
+    c->planned = SCHD_WAY_STAND;
     c->deadline_ms = now + c->shape.start_timeout_ms;
     c->map.version++;
     if (way == SCHD_WAY_WORKERS) {

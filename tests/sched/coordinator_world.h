@@ -1,7 +1,7 @@
 /* The world around a coordinator, as test_coordinator_walk.c walks it: what there is (this file),
  * what members do by themselves (coordinator_world_members.h), how a job's shape changes
- * (coordinator_world_moves.h), and every event that can happen next, by its number
- * (coordinator_world_events.h).
+ * (coordinator_world_moves.h), every event that can happen next, by its number
+ * (coordinator_world_events.h), and a state's hash (coordinator_world_hash.h).
  *
  * Wires keep order. A message that says nothing new while its like still waits (a beat behind the
  * same beat, an order that is sent again) is left out, so that queues are as long as there is
@@ -86,6 +86,7 @@ struct world {
     /* the supervisor */
     bool unseen[N]; /* it has ended, and nobody has noticed yet */
     bool need_recovery, planned, starts[N], released[N];
+    bool replaced[N]; /* ended by a plan, and not started yet */
     enum schd_way way;
     int n_recoveries;
     /* what SAVE wrote last */
@@ -161,7 +162,7 @@ static inline void start_process(struct world *w, int i)
     for (int j = 0; j < w->p[i].n_up && w->n_stale < MAX_STALE; j++)
         w->stale[w->n_stale++] = (struct stale){i, w->p[i].up[j]};
     w->p[i] = (struct process){.life = FRESH, .pid = ++w->next_pid};
-    w->unseen[i] = false;
+    w->unseen[i] = w->replaced[i] = false;
 }
 
 /* ---- wires ---- */

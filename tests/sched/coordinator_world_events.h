@@ -42,6 +42,32 @@ static inline void notice(struct world *w, int i)
         w->need_recovery = !w->ended;
 }
 
+/* A plan goes back no further than what is known when it is made first demands. */
+static inline void check_plan(struct world *w, enum schd_way way)
+{
+    bool lost_server = w->p[0].life == CRASHED || w->p[1].life == CRASHED;
+    if (w->n_crashes == 1 && way >= SCHD_WAY_BACK && w->c->ran &&
+        w->c->change != SCHD_CHANGE_MOVING && w->c->shape.servers_stand && lost_server &&
+        !w->disk_lost && !w->c->must_go_back && schd_core_workers_stay(w->c))
+        break_promise(w, "the job goes back for a server whose rows stand");
+}
+
+static inline void check_living(struct world *w)
+{
+    for (int i = 0; i < N; i++) {
+        const struct member *c = member_of(w, i);
+        if (!c || w->starts[i])
+            continue;
+        if (w->replaced[i] && schd_core_is_here(c))
+            break_promise(w, "the job goes on with somebody whom its own plan has ended");
+        if (w->p[i].life == CRASHED && !schd_core_is_here(c) /* (else it falls silent) */ &&
+            c->state != SCHD_LEFT && c->state != SCHD_DRAINED &&
+            !(role_of(i) == CLU_ROLE_PS && schd_core_is_needless(w->c, rank_of(i))) &&
+            w->c->phase != SCHD_ENDED && !w->c->finished)
+            break_promise(w, "the job goes on with a process that is no more");
+    }
+}
+
 /* Has the scheduler decide, and ends whom it names; true when the plan is another than before. */
 static inline bool plan(struct world *w)
 {
@@ -50,13 +76,17 @@ static inline bool plan(struct world *w)
     carry_out(w);
     if (w->is_cut)
         return true;
+    if (!w->planned)
+        check_plan(w, way);
     w->way = way;
     for (int i = 0; i < N; i++) {
         bool starts = member_of(w, i) && schd_coordinator_starts(w->c, way, role_of(i), rank_of(i));
         differs |= starts != w->starts[i];
         w->starts[i] = starts;
-        if (starts && !has_ended(&w->p[i]))
+        if (starts && !has_ended(&w->p[i])) {
             w->p[i].life = CRASHED; /* what it said last may still be on the way */
+            w->replaced[i] = true;
+        }
         if (starts) {
             w->p[i].n_down = 0;
             w->unseen[i] = false; /* its end is ours */
@@ -78,22 +108,6 @@ static inline void commit(struct world *w)
     carry_out(w);
 }
 
-static inline void check_way(struct world *w)
-{
-    bool lost_server = w->p[0].life == CRASHED || w->p[1].life == CRASHED;
-    if (w->n_crashes == 1 && w->way >= SCHD_WAY_BACK && w->c->ran &&
-        w->c->change != SCHD_CHANGE_MOVING && w->c->shape.servers_stand && lost_server &&
-        !w->disk_lost && !w->c->must_go_back && schd_core_workers_stay(w->c))
-        break_promise(w, "the job goes back for a server whose rows stand");
-    for (int i = 0; i < N; i++)
-        if (!w->starts[i] && w->p[i].life == CRASHED && member_of(w, i) &&
-            !schd_core_is_here(member_of(w, i)) && /* (else it falls silent) */
-            state_of(w, i) != SCHD_LEFT && state_of(w, i) != SCHD_DRAINED &&
-            !(role_of(i) == CLU_ROLE_PS && schd_core_is_needless(w->c, rank_of(i))) &&
-            w->c->phase != SCHD_ENDED && !w->c->finished)
-            break_promise(w, "the job goes on with a process that is no more");
-}
-
 /* Those named have ended: the job goes on, and they are started; unless the plan has changed. */
 static inline void recover(struct world *w)
 {
@@ -102,7 +116,7 @@ static inline void recover(struct world *w)
         commit(w);
     if (w->is_cut || plan(w))
         return;
-    check_way(w);
+    check_living(w);
     schd_coordinator_recover(w->c, w->now, w->way, w->committed ? "snapshot" : "", w->committed);
     w->planned = false;
     carry_out(w);
@@ -309,116 +323,6 @@ static inline int crash(struct world *w, int n, bool *void_p)
         w->idle_since = w->now;
     }
     return k;
-}
-
-/* ---- telling states apart ---- */
-
-static inline uint64_t fold(uint64_t hash, uint64_t value)
-{
-    return clu_mix(hash ^ value) + 0x9e3779b97f4a7c15u;
-}
-
-static inline uint64_t hash_known(uint64_t h, const struct known *map)
-{
-    h = fold(h, map->version << 8 | map->owners);
-    for (int r = 0; r < N_SERVERS; r++)
-        h = fold(h, (uint64_t)map->at[r] << 1 | map->leaving[r]);
-    return h;
-}
-
-static inline uint64_t hash_note(uint64_t h, const struct note *note)
-{
-    h = fold(h, (uint64_t)note->op << 16 | (uint64_t)note->kind << 8 | (uint64_t)note->order);
-    h = fold(h, note->number << 32 | note->step << 8 | (uint64_t)(-note->status));
-    h = fold(h, note->incarnation << 8 | note->generation << 3 | (uint64_t)note->stand << 2 |
-                    (uint64_t)note->snapshot << 1 | (uint64_t)note->with_map);
-    return hash_known(fold(h, (uint64_t)note->pid), &note->map);
-}
-
-static inline uint64_t hash_process(uint64_t h, const struct process *p)
-{
-    h = fold(h, (uint64_t)p->life << 8 | (uint64_t)p->was_in << 1 | (uint64_t)p->rejoining |
-                    (uint64_t)p->stand << 2 | (uint64_t)p->stop_ordered << 3 |
-                    (uint64_t)p->says_again << 4 | p->generation << 16);
-    h = fold(h, p->step << 32 | p->last_order << 16 | p->n_reports);
-    h = fold(h, p->incarnation);
-    h = fold(h, p->owners << 32 | p->told_owners << 24 | p->serves << 16 | p->move_ordered);
-    h = fold(h, p->resume << 32 | (uint64_t)p->pid << 8 | (uint64_t)(-p->leave_status));
-    h = hash_known(h, &p->map);
-    for (int j = 0; j < p->n_up; j++)
-        h = hash_note(h, &p->up[j]);
-    h = fold(h, 77);
-    for (int j = 0; j < p->n_down; j++)
-        h = hash_note(h, &p->down[j]);
-    h = fold(h, 78);
-    for (int j = 0; j < p->n_pending; j++)
-        h = hash_note(h, &p->pending[j]);
-    return h;
-}
-
-static inline uint64_t hash_member(uint64_t h, const struct world *w, const struct member *c)
-{
-    h = fold(h, (uint64_t)c->state << 8 | (uint64_t)c->attached << 4 | (uint64_t)c->stand << 1 |
-                    (uint64_t)c->kept | (uint64_t)c->suspect << 5);
-    h = fold(h, c->last_report << 16 | c->n_orders);
-    h = fold(h, c->incarnation);
-    if (schd_core_is_here(c)) /* else nobody asks when */
-        h = fold(h, (uint64_t)(w->now - c->heard_ms) << 32 |
-                        (uint64_t)(c->rival_ms ? w->now - c->rival_ms + 1 : 0));
-    for (const struct queued_order *q = c->orders; q; q = q->next)
-        h = fold(h, q->number << 16 | (uint64_t)q->order.kind << 8 | q->order.step);
-    return h;
-}
-
-/* How long until a deadline: times themselves only grow. */
-static inline uint64_t left(const struct world *w, int64_t deadline_ms)
-{
-    return (uint64_t)(deadline_ms > w->now ? deadline_ms - w->now : 0);
-}
-
-static inline uint64_t hash_coordinator(uint64_t h, const struct world *w)
-{
-    const struct schd_coordinator *c = w->c;
-    bool deadlines = c->phase != SCHD_ENDED && c->phase != SCHD_BROKEN;
-    h = fold(h, (uint64_t)c->phase << 4 | (uint64_t)c->finished | (uint64_t)c->stopping << 1);
-    h = fold(h, c->life.generation << 8 | (uint64_t)c->snapshot);
-    h = fold(h, (uint64_t)c->ran | (uint64_t)c->must_go_back << 1 |
-                    (uint64_t)c->workers_stand << 2 | c->life.resume_step << 8 | c->whole_at << 16);
-    h = fold(h, c->map.version << 16 | c->map.owners << 8 | (uint64_t)c->change);
-    h = fold(h, c->n_incarnations << 16 | c->snapshot_step << 8 | c->whole_step);
-    h = fold(h, deadlines ? left(w, c->deadline_ms) : 0);
-    h = fold(h, c->stopping ? left(w, c->stop_deadline_ms) : 0);
-    h = fold(h, c->change != SCHD_CHANGE_NONE ? left(w, c->change_deadline_ms) : 0);
-    const struct known map = map_of(w);
-    return hash_known(h, &map);
-}
-
-/* Everything that the future depends on. */
-static inline uint64_t hash_world(const struct world *w)
-{
-    uint64_t h =
-        fold(w->committed, (uint64_t)w->n_crashes << 8 | (uint64_t)w->need_recovery << 1 |
-                               (uint64_t)w->commit_due << 2 | (uint64_t)w->ended << 3 |
-                               (uint64_t)w->planned << 4 | (uint64_t)w->asked << 5 |
-                               (uint64_t)w->finished_said << 6 | (uint64_t)w->asked_complete << 7);
-    h = fold(h, w->commit_step << 32 | (uint64_t)w->way << 8 | (uint64_t)w->next_pid << 16);
-    h = fold(h, (uint64_t)(w->now - w->idle_since) << 8 | (uint64_t)w->sched_crashed << 1 |
-                    (uint64_t)w->disk_lost);
-    h = hash_coordinator(h, w);
-    if (w->n_crashes < w->max_crashes)
-        h = fold(h, clu_hash_bytes(w->stored, w->stored_bytes));
-    for (int i = 0; i < w->n_stale; i++)
-        h = hash_note(fold(h, (uint64_t)w->stale[i].who), &w->stale[i].note);
-    for (int r = 0; r < N_SERVERS; r++)
-        h = fold(h, w->rows[r] << 8 | w->rows_generation[r]);
-    static const struct member nobody;
-    for (int i = 0; i < N; i++) {
-        h = fold(h, (uint64_t)w->unseen[i] | (uint64_t)w->starts[i] << 1 |
-                        (uint64_t)w->released[i] << 2);
-        h = hash_process(h, &w->p[i]);
-        h = hash_member(h, w, member_of(w, i) ? member_of(w, i) : &nobody);
-    }
-    return h ? h : 1;
 }
 
 #endif

@@ -160,9 +160,11 @@ static inline bool ask(struct world *w, bool dry)
     return true;
 }
 
-/* The job is longer than its change of shape takes. */
+/* The job is longer than its change of shape takes, or than an order to stop is under way. */
 static inline bool is_held_up(const struct world *w)
 {
+    if (changes == STOPS)
+        return w->p[2].step == N_STEPS - 1 && w->c->stopping && w->asked_complete;
     return (changes == DRAINS || changes == ADDS) && w->p[2].step == N_STEPS - 1 &&
            (!w->asked || w->c->change != SCHD_CHANGE_NONE);
 }

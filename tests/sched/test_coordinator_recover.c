@@ -222,6 +222,101 @@ static void test_an_order_that_waits_is_given_again_to_one_who_rejoins(void)
     end();
 }
 
+/* Numbers begin anew with a welcome; what an old connection still brings is of before it. */
+static void test_orders_are_counted_afresh_after_a_rejoin_whatever_comes_late(void)
+{
+    struct clu_peer other = {.size_bytes = 2, .bytes = {9, 9}};
+    begin(true);
+    run();
+    schd_coordinator_dump(c);
+    beat(CLU_ROLE_WORKER, 0); /* it has that one */
+    schd_coordinator_committed(c, now, 10, CLU_OK);
+    collect();
+    clear();
+    m = (struct clu_control_message){.op = CLU_CONTROL_JOIN,
+                                     .role = CLU_ROLE_WORKER,
+                                     .incarnation = member(CLU_ROLE_WORKER, 0).incarnation,
+                                     .pid = 100 * (CLU_ROLE_WORKER + 1)};
+    schd_coordinator_hear(c, now, &other, &m);
+    collect();
+    CU_ASSERT_EQUAL_FATAL(sent(CLU_CONTROL_ORDER), 1);
+    CU_ASSERT_EQUAL(last(SCHD_SEND, CLU_CONTROL_ORDER)->number, 1);
+    clear();
+    beat(CLU_ROLE_WORKER, 0); /* from before: of numbers that mean nothing now */
+    m.incarnation = member(CLU_ROLE_WORKER, 0).incarnation;
+    m.op = CLU_CONTROL_BEAT;
+    m.role = CLU_ROLE_WORKER;
+    schd_coordinator_hear(c, now, &other, &m);
+    memset(&m, 0, sizeof(m));
+    clear();
+    collect();
+    CU_ASSERT_EQUAL_FATAL(sent(CLU_CONTROL_ORDER), 1);
+    CU_ASSERT_EQUAL(last(SCHD_SEND, CLU_CONTROL_ORDER)->order.kind, CLU_ORDER_COMMITTED);
+    end();
+}
+
+/* One who is to be replaced may have asked to join a moment before its end. */
+static void test_nobody_joins_between_a_plan_and_its_recovery(void)
+{
+    begin(true);
+    join(CLU_ROLE_PS, 0);
+    schd_coordinator_gone(c, now, CLU_ROLE_PS, 0, CLU_E_LOST, "was killed by signal 9");
+    CU_ASSERT_EQUAL(schd_coordinator_plan(c), SCHD_WAY_BACK);
+    CU_ASSERT(schd_coordinator_starts(c, SCHD_WAY_BACK, CLU_ROLE_PS, 1));
+    join(CLU_ROLE_PS, 1);
+    CU_ASSERT_EQUAL(member(CLU_ROLE_PS, 1).state, SCHD_ABSENT);
+    CU_ASSERT_EQUAL(sent(CLU_CONTROL_REFUSE), 0); /* who comes next may ask like this */
+    end();
+}
+
+/* Rank 0 had said that all is done; it died, and so did its life of the job. */
+static void test_a_job_that_goes_back_has_not_finished(void)
+{
+    begin(true);
+    run();
+    report(CLU_ROLE_WORKER, 0, CLU_REPORT_FINISHED, 10);
+    schd_coordinator_gone(c, now, CLU_ROLE_WORKER, 1, CLU_E_LOST, "was killed by signal 9");
+    CU_ASSERT_EQUAL(schd_coordinator_plan(c), SCHD_WAY_BACK);
+    schd_coordinator_recover(c, now, SCHD_WAY_BACK, "", 0);
+    collect();
+    for (int i = 0; i < 2; i++)
+        beat(CLU_ROLE_PS, i);
+    for (int i = 0; i < 2; i++)
+        report(CLU_ROLE_PS, i, CLU_REPORT_READY, 0);
+    join(CLU_ROLE_WORKER, 0);
+    join(CLU_ROLE_WORKER, 1);
+    CU_ASSERT_EQUAL(phase(), SCHD_RUNNING);
+    CU_ASSERT_EQUAL(schd_coordinator_snapshot(c, now), CLU_OK);
+    leave(CLU_ROLE_WORKER, 0, CLU_OK);
+    leave(CLU_ROLE_WORKER, 1, CLU_OK);
+    CU_ASSERT_EQUAL(phase(), SCHD_BROKEN); /* before it said so in this life */
+    end();
+}
+
+/* The order to stop may have died with the scheduler that gave it. */
+static void test_a_restarted_scheduler_orders_the_stop_again(void)
+{
+    struct clu_packer packer;
+    clu_packer_init(&packer);
+    begin(true);
+    run();
+    schd_coordinator_stop(c, now, "stopped on request");
+    schd_coordinator_save(c, &packer);
+    end();
+    begin(true);
+    CU_ASSERT_EQUAL(schd_coordinator_load(c, now, packer.data, packer.size_bytes), 0);
+    clear();
+    for (int i = 0; i < 2; i++) {
+        m.incarnation = member(CLU_ROLE_WORKER, i).incarnation;
+        join(CLU_ROLE_WORKER, i);
+        CU_ASSERT_EQUAL_FATAL(sent(CLU_CONTROL_ORDER), i + 1);
+        const struct clu_order *order = &last(SCHD_SEND, CLU_CONTROL_ORDER)->order;
+        CU_ASSERT(order->kind == CLU_ORDER_STOP && order->snapshot);
+    }
+    end();
+    clu_packer_fini(&packer);
+}
+
 SUITE("sched.coordinator_recover", T(test_an_order_that_waits_is_given_again_to_one_who_rejoins),
       T(test_the_late_word_of_a_dead_process_does_not_keep_its_successor_out),
       T(test_a_dead_server_whose_rows_stand_comes_back_and_nobody_goes_back),
@@ -230,4 +325,8 @@ SUITE("sched.coordinator_recover", T(test_an_order_that_waits_is_given_again_to_
       T(test_servers_that_died_before_all_were_ready_have_nothing_to_stand_on),
       T(test_a_kept_server_hears_of_every_life),
       T(test_a_kept_server_has_the_newest_map_before_it_is_told_to_go_back),
+      T(test_orders_are_counted_afresh_after_a_rejoin_whatever_comes_late),
+      T(test_nobody_joins_between_a_plan_and_its_recovery),
+      T(test_a_job_that_goes_back_has_not_finished),
+      T(test_a_restarted_scheduler_orders_the_stop_again),
       T(test_what_recoveries_need_outlives_the_scheduler))

@@ -37,6 +37,7 @@
  * choices, and told event by event.
  */
 #include "tests/sched/coordinator_world_events.h"
+#include "tests/sched/coordinator_world_hash.h"
 
 enum {
     TIME_PASSES = 255,

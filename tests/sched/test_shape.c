@@ -429,6 +429,20 @@ static void test_a_restarted_scheduler_takes_the_change_up(void)
     schd_coordinator_free(c);
 }
 
+/* The last word of a change before this one may be said again to a restarted scheduler. */
+static void test_a_late_word_that_all_has_moved_ends_no_other_change(void)
+{
+    begin(3);
+    CU_ASSERT_EQUAL(drain(2), 0);
+    report(CLU_ROLE_WORKER, 0, CLU_REPORT_SETTLED);
+    CU_ASSERT_EQUAL(view().change, SCHD_CHANGE_MOVING);
+    CU_ASSERT(!released[2]);
+    all_act();
+    CU_ASSERT_EQUAL(view().change, SCHD_CHANGE_NONE);
+    CU_ASSERT(released[2] && n_buckets_of(2) == 0);
+    schd_coordinator_free(c);
+}
+
 /* The scheduler is started again, and whoever was known to it joins again. */
 static void restart_scheduler(int n_servers)
 {
@@ -465,8 +479,8 @@ static void test_a_restarted_scheduler_orders_the_move_again_whatever_else_it_or
     }
 }
 
-/* The last word of rank 0 is that all has moved; the drained server had died a moment before. */
-static void test_a_drained_server_that_died_before_all_had_moved_is_not_waited_for(void)
+/* Three servers whose rows stand (durability log). */
+static void begin_standing(void)
 {
     begin(3);
     restart_scheduler(3);
@@ -479,6 +493,12 @@ static void test_a_drained_server_that_died_before_all_had_moved_is_not_waited_f
         m.pid = 100 * (CLU_ROLE_WORKER + 1) + r;
         hear(CLU_ROLE_WORKER, r, CLU_CONTROL_JOIN);
     }
+}
+
+/* The last word of rank 0 is that all has moved; the drained server had died a moment before. */
+static void test_a_drained_server_that_died_before_all_had_moved_is_not_waited_for(void)
+{
+    begin_standing();
     CU_ASSERT_EQUAL(drain(2), 0);
     while (n_buckets_of(2) > 0) {
         CU_ASSERT_FATAL(move_a_group());
@@ -494,6 +514,29 @@ static void test_a_drained_server_that_died_before_all_had_moved_is_not_waited_f
     carry_out();
     CU_ASSERT_EQUAL(view().phase, SCHD_RUNNING);
     CU_ASSERT_EQUAL(view().change, SCHD_CHANGE_NONE);
+    CU_ASSERT_EQUAL(view().n_servers, 2);
+    schd_coordinator_free(c);
+}
+
+/* The same, but the word comes when the workers have been ended already, for the sake of a plan. */
+static void test_whom_a_plan_has_ended_is_started_whatever_is_heard_later(void)
+{
+    begin_standing();
+    CU_ASSERT_EQUAL(drain(2), 0);
+    while (n_buckets_of(2) > 0) {
+        CU_ASSERT_FATAL(move_a_group());
+        act(CLU_ROLE_WORKER, 0);
+    }
+    schd_coordinator_gone(c, now, CLU_ROLE_PS, 2, CLU_E_LOST, "was killed by signal 9");
+    CU_ASSERT_EQUAL(schd_coordinator_plan(c), SCHD_WAY_BACK); /* (S1) */
+    CU_ASSERT(schd_coordinator_starts(c, SCHD_WAY_BACK, CLU_ROLE_WORKER, 0));
+    carry_out();
+    CU_ASSERT(move_a_group()); /* SETTLED: said before its end */
+    ps[2].runs = false;
+    recover();
+    CU_ASSERT_EQUAL(view().change, SCHD_CHANGE_NONE);
+    all_act();
+    CU_ASSERT_EQUAL(view().phase, SCHD_RUNNING);
     CU_ASSERT_EQUAL(view().n_servers, 2);
     schd_coordinator_free(c);
 }
@@ -582,7 +625,9 @@ SUITE("sched.shape", T(test_a_drained_server_gives_its_buckets_away_and_ends),
       T(test_a_server_that_does_not_come_ends_the_change_not_the_job),
       T(test_a_loss_while_buckets_move_goes_back_by_the_map_that_is_stored),
       T(test_a_drained_server_may_end_as_it_likes),
+      T(test_a_late_word_that_all_has_moved_ends_no_other_change),
       T(test_a_restarted_scheduler_takes_the_change_up),
       T(test_a_restarted_scheduler_orders_the_move_again_whatever_else_it_orders),
       T(test_a_drained_server_that_died_before_all_had_moved_is_not_waited_for),
+      T(test_whom_a_plan_has_ended_is_started_whatever_is_heard_later),
       T(test_no_order_of_events_leaves_the_job_waiting))
