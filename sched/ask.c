@@ -8,10 +8,16 @@
 #include "cluster/status.h"
 #include "cluster/transport.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 enum { ANSWER_WITHIN_MS = 3000 };
+
+#define DEFAULT_OUT "sluice-run"
 
 static int ask_at(const struct clu_job *job, const char *endpoint, const char *question,
                   char **body_p)
@@ -27,7 +33,9 @@ static int ask_at(const struct clu_job *job, const char *endpoint, const char *q
     status = clu_transport_create(&options, &transport);
     if (!status)
         status = clu_control_ask(transport, endpoint, question, ANSWER_WITHIN_MS, body_p);
-    if (status == CLU_E_TIMEOUT)
+    if (status == CLU_E_TIMEOUT && schd_is_supervised(job->out))
+        clu_error("the scheduler does not answer at %s: it may be starting again", endpoint);
+    else if (status == CLU_E_TIMEOUT)
         clu_error("no scheduler answers at %s: the job in %s does not run (any more)", endpoint,
                   job->out);
     clu_transport_free(transport);
@@ -36,12 +44,24 @@ static int ask_at(const struct clu_job *job, const char *endpoint, const char *q
     return status;
 }
 
+bool schd_is_supervised(const char *out)
+{
+    char path[CLU_PATH_BYTES];
+    if (clu_path_join(path, sizeof(path), out && out[0] ? out : DEFAULT_OUT, "run/lock"))
+        return false;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool held = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    return held;
+}
+
 int schd_ask(const char *out, const char *question, char **body_p)
 {
     char path[CLU_PATH_BYTES], *endpoint = NULL;
     size_t size;
     if (!out || !out[0])
-        out = "sluice-run";
+        out = DEFAULT_OUT;
     struct clu_job *job = calloc(1, sizeof(*job));
     if (!job)
         return clu_fail(CLU_E_NO_MEMORY, "no memory to ask");
