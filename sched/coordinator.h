@@ -145,8 +145,8 @@ enum schd_way {
 };
 
 /* The way that the policy allows now. From this call until recover no member is let in: whoever is
- * to be replaced can be ended meanwhile, and cannot have come in by then; and a later plan only ever
- * replaces more. */
+ * to be replaced can be ended meanwhile, and cannot have come in by then; and a later plan only
+ * ever replaces more. */
 enum schd_way schd_coordinator_plan(struct schd_coordinator *coordinator);
 
 /* Whether a member is to be started (after what is left of its process is ended) to go that way. */

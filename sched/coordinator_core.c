@@ -165,8 +165,8 @@ void schd_core_forget(struct schd_coordinator *c, struct member *m)
 
 void schd_core_order_restore(struct schd_coordinator *c, struct member *m)
 {
-    /* it goes back by the map that it has: buckets may have moved since it last had one. Sent again,
-     * an order follows a beat with the map, or a welcome */
+    /* it goes back by the map that it has: buckets may have moved since it last had one. Sent
+     * again, an order follows a beat with the map, or a welcome */
     if (m->attached)
         schd_core_send_to(c, &m->peer, CLU_CONTROL_BEAT)->with_map = true;
     struct clu_order restore = {.kind = CLU_ORDER_RESTORE,

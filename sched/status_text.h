@@ -1,5 +1,5 @@
-/* What `sluice status` shows of the scheduler's answer (scheduler_report.c) to a person: how far the
- * job is and how long it has to go, loss, rates, waits, snapshots, a change of shape, a line a
+/* What `sluice status` shows of the scheduler's answer (scheduler_report.c) to a person: how far
+ * the job is and how long it has to go, loss, rates, waits, snapshots, a change of shape, a line a
  * member, and the last events. Figures are in words and units and only those that say something;
  * all of them, under the names of metrics.jsonl, are in the JSON itself.
  *

@@ -1,6 +1,6 @@
-/* Every event of the world that test_coordinator_walk.c walks, by its number: what goes on by itself
- * (happen), what dies (crash), and time, which passes only when nothing else can happen (or, in
- * random orders, at any moment).
+/* Every event of the world that test_coordinator_walk.c walks, by its number: what goes on by
+ * itself (happen), what dies (crash), and time, which passes only when nothing else can happen (or,
+ * in random orders, at any moment).
  *
  * What can die: a member, seen by the supervisor some time later, its last words heard before or
  * after that; a member that falls silent and that nobody sees end; a server and its disk; the

@@ -21,12 +21,12 @@
  *
  * The world around the coordinator is modelled (coordinator_world.h): members as small state
  * machines with a queue in each direction, rows on the servers' disks, a supervisor that notices
- * ends, asks for a plan and starts whom it names, messages of the dead that arrive late, a disk that
- * commits at once or later. Three ways through it:
+ * ends, asks for a plan and starts whom it names, messages of the dead that arrive late, a disk
+ * that commits at once or later. Three ways through it:
  *
- * - The walk: depth first over which event comes next. A state is known by a hash of everything that
- *   can matter, deadlines included, and is entered once. Time passes only when nothing else can
- *   happen.
+ * - The walk: depth first over which event comes next. A state is known by a hash of everything
+ *   that can matter, deadlines included, and is entered once. Time passes only when nothing else
+ *   can happen. After the crash an event that commutes with all others is taken first and alone.
  * - Some random orders, and in each of them every crash at every point; what follows comes in order
  *   or at random.
  * - Random orders with up to three crashes in which time passes at any moment, so that whoever is
@@ -217,7 +217,7 @@ static bool next_choice(struct place *place, uint8_t *choice_p)
 }
 
 /* Depth first over every event that can come next. A state is entered once. NULL, or what went
- * wrong at path[0, *depth_p). Beyond max_states no state is entered: the newest is ended in order. */
+ * wrong at path[0, *depth_p). Beyond max_states none is entered: the newest is ended in order. */
 static const char *walk(uint64_t max_states, int *depth_p)
 {
     static struct place *places[MAX_DEPTH]; /* kept: a walk comes back to each depth */
