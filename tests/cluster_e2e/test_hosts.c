@@ -80,6 +80,21 @@ static void test_a_server_killed_on_another_host_changes_nothing(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "ps 1 was killed by signal 9"));
 }
 
+/* Its session files, too, are gone when the job is: finish looks. */
+static void test_a_killed_mpirun_changes_nothing_and_leaves_nothing(void)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, "");
+    start(&d);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":80,", 30000));
+    pid_t pid = driver_find(&d, "mpirun -n 2", "", 0);
+    CU_ASSERT_FATAL(pid > 0);
+    kill(pid, SIGKILL);
+    finish(&d, before);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "mpirun, the workers' launcher, was killed by signal 9"));
+}
+
 /* Packets between any two hosts are lost for half of the job; for two seconds those between a
  * worker and the servers are late. */
 static void test_a_slow_and_lossy_network_changes_nothing(void)
@@ -157,6 +172,7 @@ int main(int argc, char **argv)
     static const struct suite_test tests[] = {
         T(test_a_host_for_each_role_gives_what_one_host_gives),
         T(test_a_server_killed_on_another_host_changes_nothing),
+        T(test_a_killed_mpirun_changes_nothing_and_leaves_nothing),
         T(test_a_slow_and_lossy_network_changes_nothing),
         T(test_a_cut_of_two_seconds_changes_nothing),
         T(test_a_host_cut_off_for_good_is_named_and_ends_the_job),

@@ -244,23 +244,41 @@ static void test_streams_come_through_whatever_the_network_does(void)
     stream(WIRE_DELAY, STREAM_BYTES / 16, "200 ms late");
 }
 
-/* A test that was killed could not remove its namespaces: the next one does. */
-static void test_what_a_killed_test_left_is_removed(void)
+/* A test that is killed cannot remove anything: its devices go by themselves, and the next test
+ * removes its namespaces. */
+static void test_nothing_is_left_of_a_killed_test(void)
 {
+    struct hosts killed, next;
+    int ready[2];
+    char byte;
     close_all();
-    struct hosts left, next;
+    CU_ASSERT_FATAL(pipe2(ready, O_CLOEXEC) == 0);
+    fflush(NULL);
     pid_t child = fork();
-    if (child == 0)
-        _exit(0);
+    if (child == 0) {
+        if (!hosts_open(&killed) || !killed.wire || write(ready[1], "", 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    close(ready[1]);
+    CU_ASSERT_FATAL(read(ready[0], &byte, 1) == 1);
+    close(ready[0]);
+    snprintf(killed.net, sizeof(killed.net), HOSTS_PREFIX "%d", (int)child);
+    CU_ASSERT_EQUAL(hosts_shell("ip -n %sb link show eth0 >/dev/null", killed.net), 0);
+    kill(child, SIGKILL);
     waitpid(child, NULL, 0);
-    snprintf(left.net, sizeof(left.net), HOSTS_PREFIX "%d", (int)child);
-    CU_ASSERT_EQUAL(hosts_shell("ip netns add %sm", left.net), 0);
+    int64_t until = driver_now_ms() + SOON_MS;
+    while (hosts_shell("ip -n %sb link show eth0 >/dev/null 2>&1", killed.net) == 0 &&
+           driver_now_ms() < until)
+        driver_nap(20);
+    CU_ASSERT(driver_now_ms() < until);
+    CU_ASSERT_EQUAL(hosts_shell("ls /run/netns | grep -c '^%s.$' | grep -q 5", killed.net), 0);
     CU_ASSERT(hosts_open(&next));
-    CU_ASSERT_NOT_EQUAL(hosts_shell("ip netns pids %sm 2>/dev/null", left.net), 0);
-    CU_ASSERT_EQUAL(hosts_shell("ip netns pids %sm", next.net), 0);
+    CU_ASSERT_NOT_EQUAL(hosts_shell("ls /run/netns | grep '^%s'", killed.net), 0);
+    CU_ASSERT_EQUAL(hosts_shell("ls /run/netns | grep -c '^%s.$' | grep -q 5", next.net), 0);
     hosts_close(&next);
-    CU_ASSERT_NOT_EQUAL(hosts_shell("ip netns pids %sm 2>/dev/null", next.net), 0);
-    hosts_shell("ip netns del %sm 2>/dev/null", left.net);
+    CU_ASSERT_NOT_EQUAL(hosts_shell("ls /run/netns | grep '^%s'", next.net), 0);
 }
 
 int main(int argc, char **argv)
@@ -271,7 +289,7 @@ int main(int argc, char **argv)
         T(test_a_delay_is_of_every_packet_between_two_and_ends),
         T(test_loss_is_what_it_says_and_by_the_seed),
         T(test_streams_come_through_whatever_the_network_does),
-        T(test_what_a_killed_test_left_is_removed),
+        T(test_nothing_is_left_of_a_killed_test),
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
