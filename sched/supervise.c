@@ -561,7 +561,7 @@ static int recover_or_end(struct schd_supervisor *s, bool *again_p)
     back_off(s);
     bool sched_again = s->sched.ended;
     int status = sched_again ? recover_scheduler(s, v.text) : CLU_OK;
-    if (!status && sched_again && !only_sched)
+    if (!status && sched_again) /* of those, too, that ended while there was no scheduler to tell */
         tell_ends(s);
     /* what was started again in place and died again at the same step is started anew */
     if (!status && !only_sched)

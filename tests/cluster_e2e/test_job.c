@@ -97,6 +97,29 @@ static void test_a_killed_mpirun_is_named(void)
     kill_one("mpirun -n", "", -1, "error train: mpirun, the workers' launcher, was killed");
 }
 
+/* The one that could tell is dead, the one that will have to know is not there yet: still the new
+ * scheduler learns who died between the two, and waits for nobody. */
+static void test_who_dies_while_the_scheduler_is_restarted_is_missed_by_the_new_one(void)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    open_job(&d, 4, "");
+    char *more[] = {"--max-restarts", "8", "--durability", "log", "--start-timeout-ms",
+                    "20000",          NULL};
+    CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, more), 0);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":20,", 30000));
+    pid_t sched = driver_find(&d, "sluice sched", "", 0),
+          mpirun = driver_find(&d, "mpirun -n", "", 0);
+    CU_ASSERT_FATAL(sched > 0 && mpirun > 0);
+    kill(sched, SIGKILL);
+    CU_ASSERT(driver_await_text(&d, "../../terminal", ", from where it was", 5000));
+    kill(mpirun, SIGKILL);
+    CU_ASSERT_EQUAL(driver_wait(&d, 60000), 0);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "launcher, was killed by signal 9"));
+    CU_ASSERT_PTR_NULL(strstr(d.text, "did not come back"));
+    close_job(&d, before);
+}
+
 static void test_an_interrupt_stops_cleanly_and_the_job_resumes(void)
 {
     struct driver d;
@@ -216,7 +239,9 @@ static void test_clean_up(void)
 SUITE("cluster_e2e.job", T(test_a_job_trains_and_ends_with_0),
       T(test_the_same_command_again_has_nothing_left_to_do), T(test_a_killed_server_is_named),
       T(test_a_killed_scheduler_is_named), T(test_a_killed_worker_is_named),
-      T(test_a_killed_mpirun_is_named), T(test_an_interrupt_stops_cleanly_and_the_job_resumes),
+      T(test_a_killed_mpirun_is_named),
+      T(test_who_dies_while_the_scheduler_is_restarted_is_missed_by_the_new_one),
+      T(test_an_interrupt_stops_cleanly_and_the_job_resumes),
       T(test_an_interrupt_while_the_job_starts_ends_it_with_75),
       T(test_a_scheduler_that_is_told_to_stop_stops_the_job),
       T(test_a_bad_job_file_is_78_with_its_line),
