@@ -59,6 +59,7 @@ static const struct field message_fields[] = {
     I64(clu_control_message, "pid", pid),
     TEXT(clu_control_message, "host", host),
     TEXT(clu_control_message, "text", text),
+    TEXT(clu_control_message, "metrics", metrics_url),
 };
 
 static const struct field welcome_fields[] = {

@@ -160,12 +160,13 @@ struct clu_control_message {
     uint64_t incarnation;
     uint64_t
         number; /* REPORT, RECEIPT, ORDER: counts from 1; BEAT from a member: last order it has */
-    uint64_t map_version;      /* BEAT from the scheduler */
-    int status;                /* REFUSE, LEAVE, ANSWER */
-    int64_t pid;               /* JOIN */
-    char host[128];            /* JOIN */
-    char text[CLU_TEXT_BYTES]; /* REFUSE, LEAVE, ASK: the verb and its argument */
-    const char *body;          /* ANSWER: a JSON text; a view, not terminated */
+    uint64_t map_version;                 /* BEAT from the scheduler */
+    int status;                           /* REFUSE, LEAVE, ANSWER */
+    int64_t pid;                          /* JOIN */
+    char host[128];                       /* JOIN */
+    char metrics_url[CLU_ENDPOINT_BYTES]; /* JOIN: where it serves its metrics; "": nowhere */
+    char text[CLU_TEXT_BYTES];            /* REFUSE, LEAVE, ASK: the verb and its argument */
+    const char *body;                     /* ANSWER: a JSON text; a view, not terminated */
     size_t body_bytes;
     int n_endpoints; /* JOIN */
     char endpoints[64][CLU_ENDPOINT_BYTES];

@@ -115,6 +115,11 @@ static const struct clu_setting rows[] = {
     INT(port, "0", 0, 65535, "port of the scheduler; 0: any free one"),
     INT(page_port, "0", -1, 65535,
         "port of the status page and metrics; 0: any free one, -1: none"),
+    INT(metrics_port, "0", -1, 65535,
+        "first port of the other processes' metrics: worker r has this + r, server r this + "
+        "workers + r; 0: any free ones, -1: none"),
+    TEXT(metrics_host, "",
+         "address or interface of the page and metrics; empty: loopback, or `host` if insecure"),
     TEXT(hostfile, "", "Open MPI hostfile; empty: everything on this machine"),
     TEXT(keys, "", "folder of CURVE keys (sluice keys); empty: no encryption, loopback only"),
     BOOL(insecure, "false", "allow sockets beyond loopback without keys"),
@@ -254,6 +259,18 @@ int clu_job_check(const struct clu_job *job)
                         "host is %s, beyond loopback, without keys: make a key folder with "
                         "`sluice keys` and set 'keys', or write 'insecure: true'",
                         job->host);
+    if (job->metrics_host[0] && !is_loopback(job->metrics_host) && job->keys[0] == '\0' &&
+        !job->insecure)
+        return clu_fail(CLU_E_CONFIG,
+                        "metrics_host is %s, beyond loopback, in a job without keys: set 'keys', "
+                        "or write 'insecure: true'",
+                        job->metrics_host);
+    if (job->metrics_port + job->workers + job->servers - 1 > 65535)
+        return clu_fail(CLU_E_CONFIG,
+                        "metrics_port is %lld: expected room up to 65535 for %lld workers and "
+                        "%lld servers",
+                        (long long)job->metrics_port, (long long)job->workers,
+                        (long long)job->servers);
     if (job->dead_after_ms < 2 * job->heartbeat_ms)
         return clu_fail(CLU_E_CONFIG, "dead_after_ms is %lld, expected at least 2 x heartbeat_ms",
                         (long long)job->dead_after_ms);
@@ -266,6 +283,13 @@ int clu_job_check(const struct clu_job *job)
         return clu_fail(CLU_E_CONFIG, "batch is %lld, expected at least one sample a worker (%lld)",
                         (long long)job->batch, (long long)job->workers);
     return CLU_OK;
+}
+
+const char *clu_job_metrics_host(const struct clu_job *job)
+{
+    if (job->metrics_host[0])
+        return job->metrics_host;
+    return job->insecure ? job->host : "127.0.0.1";
 }
 
 /* A YAML double-quoted text. */

@@ -68,9 +68,11 @@ struct clu_job {
     int64_t valid_percent; /* of the training part, its last by time, kept out for evaluation */
     int64_t patience;      /* epochs without a better validation loss that end training; 0: none */
     /* network */
-    char host[256];    /* the address that sockets bind to */
-    int64_t port;      /* of the scheduler; 0: any free one */
-    int64_t page_port; /* of its status page and metrics; 0: any free one, -1: none */
+    char host[256];         /* the address that sockets bind to */
+    int64_t port;           /* of the scheduler; 0: any free one */
+    int64_t page_port;      /* of its status page and metrics; 0: any free one, -1: none */
+    int64_t metrics_port;   /* the first of the other processes'; 0: any free ones, -1: none */
+    char metrics_host[256]; /* of page and metrics; "": as clu_job_metrics_host chooses */
     char hostfile[CLU_PATH_BYTES], keys[CLU_PATH_BYTES];
     bool insecure;
     /* patience, in milliseconds */
@@ -91,6 +93,9 @@ int clu_job_load(const char *path, struct clu_job *job_p);
 /* Checks what no single key can know: heads divides width, key folder or loopback, and the like.
  * CONFIG. */
 int clu_job_check(const struct clu_job *job);
+
+/* Where the page and the metrics of all processes bind to: an address, a name or an interface. */
+const char *clu_job_metrics_host(const struct clu_job *job);
 
 /* Writes every key with its value in force, and the tables, as a job file (atomically). */
 int clu_job_save(const struct clu_job *job, const char *path);

@@ -46,7 +46,7 @@ struct clu_member {
     int rank, n_endpoints;
     char (*endpoints)[CLU_ENDPOINT_BYTES];
     int64_t heartbeat_ms, lost_after_ms, rejoin_timeout_ms;
-    char endpoint_file[CLU_PATH_BYTES];
+    char endpoint_file[CLU_PATH_BYTES], metrics_url[CLU_ENDPOINT_BYTES];
     int wake_fd;
     pthread_t thread;
 
@@ -116,6 +116,7 @@ static void send_join(struct clu_member *member)
     struct clu_control_message *out = member->out;
     out->pid = getpid();
     gethostname(out->host, sizeof(out->host) - 1);
+    memcpy(out->metrics_url, member->metrics_url, sizeof(out->metrics_url));
     out->n_endpoints = member->n_endpoints;
     for (int i = 0; i < member->n_endpoints; i++)
         memcpy(out->endpoints[i], member->endpoints[i], CLU_ENDPOINT_BYTES);
@@ -424,6 +425,8 @@ static struct clu_member *create(const struct clu_member_options *options)
     if (options->endpoint_file)
         snprintf(member->endpoint_file, sizeof(member->endpoint_file), "%s",
                  options->endpoint_file);
+    if (options->metrics_url)
+        snprintf(member->metrics_url, sizeof(member->metrics_url), "%s", options->metrics_url);
     member->last_report_p = &member->first_report;
     pthread_mutex_init(&member->lock, NULL);
     pthread_condattr_t attr;

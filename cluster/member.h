@@ -38,6 +38,7 @@ struct clu_member_options {
      * sets it to what a restart of the scheduler takes. */
     int64_t rejoin_timeout_ms;
     struct clu_transport *transport; /* the process's; outlives the member */
+    const char *metrics_url;   /* where this process serves its metrics; NULL or "": nowhere */
     const char *endpoint_file; /* OUT/run/sched.endpoint, read again when the scheduler is silent;
                                   or NULL */
 };

@@ -1,7 +1,7 @@
 /* Metrics. A registry is a list that only grows, so a writer holds a plain pointer and never takes
  * a lock; values are doubles in 64-bit atomics, added to by compare and swap. Readers see each
  * number whole, and a set of numbers approximately of one moment, which is what a gauge on a page
- * is.
+ * is. Metrics of one name stand together in the list, as Prometheus wants them in its text.
  *
  * Histogram bounds are powers of two: 41 of them reach from a microsecond to 12 days, or from one
  * row to a thousand billion, with an error of at most a factor of two in a quantile, and need no
@@ -30,7 +30,7 @@ struct clu_metric {
     _Atomic uint64_t n;    /* histogram: observations */
     _Atomic uint64_t
         bucket[N_BOUNDS + 1]; /* histogram: not cumulative; the last is above all bounds */
-    struct clu_metric *next;
+    struct clu_metric *_Atomic next;
 };
 
 struct clu_metrics {
@@ -138,10 +138,17 @@ struct clu_metric *clu_metrics_add(struct clu_metrics *metrics, enum clu_metric_
     if (!metrics)
         return NULL;
     pthread_mutex_lock(&metrics->lock);
-    struct clu_metric *metric = metrics->first, *last = NULL;
-    for (; metric; last = metric, metric = metric->next)
-        if (strcmp(metric->name, name) == 0 && strcmp(metric->labels, labels) == 0)
-            break;
+    struct clu_metric *metric = NULL;
+    struct clu_metric *_Atomic *place = &metrics->first; /* behind the last of this name, or all */
+    bool of_name = false;
+    for (struct clu_metric *m = metrics->first; m && !metric; m = m->next) {
+        bool same = strcmp(m->name, name) == 0;
+        if (same && strcmp(m->labels, labels) == 0)
+            metric = m;
+        if (same || !of_name)
+            place = &m->next;
+        of_name = of_name || same;
+    }
     if (!metric && strlen(name) < sizeof(metric->name) && strlen(labels) < sizeof(metric->labels))
         metric = calloc(1, sizeof(*metric));
     if (metric && !metric->help) {
@@ -149,10 +156,8 @@ struct clu_metric *clu_metrics_add(struct clu_metrics *metrics, enum clu_metric_
         metric->help = help;
         strcpy(metric->name, name);
         strcpy(metric->labels, labels);
-        if (last)
-            last->next = metric;
-        else
-            metrics->first = metric;
+        metric->next = *place;
+        *place = metric; /* whole, for those who read meanwhile */
     }
     pthread_mutex_unlock(&metrics->lock);
     return metric;
@@ -217,7 +222,7 @@ static void print_sample(const struct clu_metric *metric, const char *suffix, co
             fprintf(stream, "%s%s", open ? "," : "{", parts[i]);
             open = true;
         }
-    fprintf(stream, "%s %.12g\n", open ? "}" : "", value);
+    fprintf(stream, "%s %.15g\n", open ? "}" : "", value);
 }
 
 static void print_histogram(const struct clu_metric *metric, const char *labels, FILE *stream)
@@ -264,32 +269,44 @@ static double quantile(const struct clu_metric *metric, double q)
     return n ? bound : 0;
 }
 
-/* name_op_pull for labels op="pull" */
-static void put_labelled(struct clu_figures *figures, const struct clu_metric *metric,
-                         const char *suffix, double value)
+/* "step 120", or "pull_wait_seconds 120 times, mean 0.0012, 99 % below 0.0041"; nothing of 0. */
+static void print_words(const struct clu_metric *metric, bool *begun, FILE *stream)
 {
-    char name[CLU_FIGURE_NAME_BYTES + 160];
-    size_t n = strlen(metric->name);
-    memcpy(name, metric->name, n);
-    if (metric->labels[0])
-        name[n++] = '_';
-    for (const char *c = metric->labels; *c; c++)
-        if (*c != '"')
-            name[n++] = *c == '=' || *c == ',' ? '_' : *c;
-    strcpy(name + n, suffix);
-    clu_figures_put(figures, name, value);
+    double value = clu_metric_value(metric);
+    bool is_histogram = metric->kind == CLU_METRIC_HISTOGRAM;
+    if (is_histogram ? metric->n == 0 : value == 0)
+        return;
+    fprintf(stream, "%s%s ", *begun ? "; " : "", metric->name);
+    *begun = true;
+    if (is_histogram)
+        fprintf(stream, "%.15g times, mean %.3g, 99 %% below %.3g", (double)metric->n,
+                value / (double)metric->n, quantile(metric, 0.99));
+    else
+        fprintf(stream, value == trunc(value) ? "%.0f" : "%.6g", value);
 }
 
-void clu_metrics_figures(const struct clu_metrics *metrics, struct clu_figures *figures_p)
+static bool is_first_of_labels(const struct clu_metrics *metrics, const struct clu_metric *metric)
 {
-    for (const struct clu_metric *m = metrics->first; m; m = m->next) {
-        if (m->kind != CLU_METRIC_HISTOGRAM) {
-            put_labelled(figures_p, m, "", clu_metric_value(m));
+    const struct clu_metric *m = metrics->first;
+    while (m != metric && strcmp(m->labels, metric->labels) != 0)
+        m = m->next;
+    return m == metric;
+}
+
+void clu_metrics_log(const struct clu_metrics *metrics)
+{
+    for (const struct clu_metric *first = metrics->first; first; first = first->next) {
+        char *text = NULL;
+        size_t size;
+        bool begun = false;
+        FILE *stream = is_first_of_labels(metrics, first) ? open_memstream(&text, &size) : NULL;
+        if (!stream)
             continue;
-        }
-        put_labelled(figures_p, m, "_count", (double)m->n);
-        put_labelled(figures_p, m, "_sum", clu_metric_value(m));
-        put_labelled(figures_p, m, "_p50", quantile(m, 0.5));
-        put_labelled(figures_p, m, "_p99", quantile(m, 0.99));
+        for (const struct clu_metric *m = first; m; m = m->next)
+            if (strcmp(m->labels, first->labels) == 0)
+                print_words(m, &begun, stream);
+        if (fclose(stream) == 0 && begun)
+            clu_info("state%s%s: %s", first->labels[0] ? " of " : "", first->labels, text);
+        free(text);
     }
 }

@@ -3,7 +3,7 @@
  * Two kinds of object. A clu_figures is a small plain set of (name, number) that rides in a
  * progress report: what a worker says of an interval, one line of metrics.jsonl. A clu_metrics is a
  * process's registry of counters, gauges and histograms, written to by any thread without a lock
- * and rendered as Prometheus text or into figures.
+ * and rendered as Prometheus text or as lines of the log, by any thread too.
  *
  * Names: lower_case, base unit last (seconds, bytes, rows); counters end in _total. The registry
  * puts sluice_ in front when it renders.
@@ -69,11 +69,11 @@ void clu_metric_observe(struct clu_metric *metric, double value);
 double clu_metric_value(const struct clu_metric *metric);
 
 /* Every metric as Prometheus text (version 0.0.4). labels is put into every line ("" or
- * `role="ps"`). */
+ * `role="ps"`). Thread: any. */
 void clu_metrics_print(const struct clu_metrics *metrics, const char *labels, FILE *stream);
 
-/* Counters and gauges by name (labels appended with underscores), histograms as _count, _sum, _p50,
- * _p99. */
-void clu_metrics_figures(const struct clu_metrics *metrics, struct clu_figures *figures_p);
+/* Everything that is not 0 to the log, a line for each set of labels: what a dump of state shows.
+ * Thread: any. */
+void clu_metrics_log(const struct clu_metrics *metrics);
 
 #endif

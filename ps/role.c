@@ -7,6 +7,7 @@
 #include "cluster/job.h"
 #include "cluster/log.h"
 #include "cluster/member.h"
+#include "cluster/metrics.h"
 #include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "cluster/transport.h"
@@ -65,6 +66,7 @@ static int join(const struct psv_server_options *options, const struct psv_serve
         .join_timeout_ms = job->start_timeout_ms,
         .transport = options->transport,
         .endpoint_file = endpoint_file,
+        .metrics_url = options->metrics_url,
     };
     int status = clu_member_join(&member, member_p);
     free(endpoints);
@@ -173,7 +175,8 @@ static void report_stall(const struct psv_server_stats *stats, bool *stalled,
     *stalled = stats->stalled_ms > 0;
 }
 
-static void report_state(struct psv_server *server, bool *stalled, struct clu_member *member)
+static void report_state(struct psv_server *server, bool *stalled, struct clu_member *member,
+                         struct clu_metric *denied)
 {
     struct psv_server_stats stats;
     struct clu_report *report = calloc(1, sizeof(*report));
@@ -181,6 +184,7 @@ static void report_state(struct psv_server *server, bool *stalled, struct clu_me
         return;
     psv_server_stats(server, &stats);
     report_stall(&stats, stalled, member);
+    clu_metric_set(denied, (double)stats.denied);
     report->kind = CLU_REPORT_STATE;
     report->step = stats.applied;
     struct clu_figures *figures = &report->figures;
@@ -203,21 +207,6 @@ static void report_state(struct psv_server *server, bool *stalled, struct clu_me
     free(report);
 }
 
-static void dump(struct psv_server *server)
-{
-    struct psv_server_stats stats;
-    psv_server_stats(server, &stats);
-    clu_info(
-        "step %llu, %llu rows (%llu in memory, %.1f MiB), %llu held, %.1f MiB buffered, "
-        "%llu malformed, %llu denied, %llu duplicates, %llu refused, %llu expired, %llu unsent",
-        (unsigned long long)stats.applied, (unsigned long long)stats.rows,
-        (unsigned long long)stats.resident_rows, (double)stats.memory_bytes / (1 << 20),
-        (unsigned long long)stats.held, (double)stats.buffered_bytes / (1 << 20),
-        (unsigned long long)stats.malformed, (unsigned long long)stats.denied,
-        (unsigned long long)stats.duplicates, (unsigned long long)stats.refused,
-        (unsigned long long)stats.expired, (unsigned long long)stats.unsent);
-}
-
 /* Until an order to stop, or a failure. */
 static int obey(const struct psv_server_options *options, struct psv_server *server,
                 struct clu_member *member, uint64_t generation)
@@ -225,6 +214,9 @@ static int obey(const struct psv_server_options *options, struct psv_server *ser
     int64_t state_at = now_ms();
     bool stalled = false;
     struct clu_order order;
+    struct clu_metric *denied =
+        clu_metrics_add(options->metrics, CLU_METRIC_COUNTER, "denied_connections_total", "",
+                        "connections refused for their key or mechanism");
     for (;;) {
         int status = psv_server_status(server);
         if (status) {
@@ -234,7 +226,7 @@ static int obey(const struct psv_server_options *options, struct psv_server *ser
             return status;
         }
         if (now_ms() >= state_at) {
-            report_state(server, &stalled, member);
+            report_state(server, &stalled, member, denied);
             state_at = now_ms() + STATE_EVERY_MS;
         }
         status = clu_member_wait_order(member, ORDER_WAIT_MS, &order);
@@ -244,8 +236,8 @@ static int obey(const struct psv_server_options *options, struct psv_server *ser
             return status;
         if (order.kind == CLU_ORDER_STOP)
             return order.status;
-        if (order.kind == CLU_ORDER_DUMP)
-            dump(server);
+        if (order.kind == CLU_ORDER_DUMP && options->metrics)
+            clu_metrics_log(options->metrics);
         if (order.kind == CLU_ORDER_RESTORE &&
             (status = begin_next_life(options, server, member, &order, &generation)))
             return status;
@@ -292,6 +284,7 @@ int psv_server_run(const struct psv_server_options *options)
         .heartbeat_ms = (int)job->heartbeat_ms,
         .snapshot_root = root,
         .move_root = move_root,
+        .metrics = options->metrics,
     };
     status = psv_server_open(&threads, &server);
     if (status == CLU_E_CORRUPT && !set_aside(options->dir))

@@ -3,7 +3,8 @@
  * A thread takes messages until none waits or BURST of them are done, then lets time pass
  * (deadlines, snapshot slices), and sleeps only when nothing is left to take. Stopping is an
  * eventfd in the same poll. What the threads share with the rest of the process: a stop flag, a
- * status, and a copy of their figures under a lock that is taken once a second.
+ * status, and their figures: as metrics, which are atomics, and as a copy under a lock, which is
+ * taken twice a second.
  */
 #include "ps/server.h"
 
@@ -14,6 +15,7 @@
 #include "cluster/transport.h"
 #include "embeddings/shard.h"
 #include "ps/restore.h"
+#include "ps/server_metrics.h"
 #include "ps/shard.h"
 
 #include <errno.h>
@@ -43,6 +45,7 @@ struct thread {
     int wake;
     struct emb_shard *rows;
     struct psv_shard *shard;
+    struct psv_shard_metrics *metrics;
     unsigned char owned[CLU_N_BUCKETS / 8]; /* as restore was told */
     int64_t figures_at_ms;
     pthread_mutex_t lock; /* of the two below */
@@ -61,11 +64,16 @@ struct psv_server {
     struct thread thread[];
 };
 
-static int64_t now_ms(void)
+static int64_t now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static int64_t now_ms(void)
+{
+    return now_ns() / 1000000;
 }
 
 static void note_status(struct psv_server *server, int status)
@@ -88,6 +96,7 @@ static void keep_figures(struct thread *thread, int64_t now)
     thread->figures_at_ms = now + FIGURES_MS;
     psv_shard_stats(thread->shard, &stats);
     emb_shard_stats(thread->rows, &row_stats);
+    psv_shard_metrics_put(thread->metrics, &stats, &row_stats);
     pthread_mutex_lock(&thread->lock);
     thread->stats = stats;
     thread->row_stats = row_stats;
@@ -105,10 +114,13 @@ static bool serve(struct thread *thread, struct clu_message *message)
             note_status(thread->server, status);
             return true;
         }
-        if (!status)
-            psv_shard_handle(thread->shard, message, now_ms());
-        else
+        if (status) {
             psv_shard_count_malformed(thread->shard);
+            continue;
+        }
+        int64_t begun = now_ns();
+        psv_shard_handle(thread->shard, message, begun / 1000000);
+        psv_shard_metrics_observe(thread->metrics, (double)(now_ns() - begun) * 1e-9);
     }
     return false;
 }
@@ -147,6 +159,7 @@ static int open_thread(struct psv_server *server, int index)
     thread->wake = -1;
     pthread_mutex_init(&thread->lock, NULL);
     server->n_threads = index + 1;
+    thread->metrics = psv_shard_metrics_create(options->metrics, index);
     snprintf(name, sizeof(name), "shard-%d", index);
     int status = clu_path_join(dir, sizeof(dir), options->dir, name);
     if (!status)
@@ -332,6 +345,7 @@ static void end_threads(struct psv_server *server, int how)
         struct thread *thread = &server->thread[i];
         clu_socket_close(thread->socket);
         emb_shard_close(thread->rows);
+        psv_shard_metrics_free(thread->metrics);
         if (thread->wake >= 0)
             close(thread->wake);
         pthread_mutex_destroy(&thread->lock);

@@ -16,6 +16,7 @@
 
 struct clu_bucket_map;
 struct clu_job;
+struct clu_metrics;
 struct clu_transport;
 struct emb_table_spec;
 
@@ -27,6 +28,8 @@ struct psv_server_options {
     int n_tables;
     const char *dir; /* holds shard-<i>/; made when missing */
     struct clu_transport *transport;
+    struct clu_metrics *metrics; /* the process's, filled here; may be NULL */
+    const char *metrics_url;     /* where they are served; told to the scheduler */
 };
 
 /* Runs until an order to stop (0), or until something fails: the scheduler silent (CLU_E_LOST), a
@@ -45,15 +48,17 @@ struct psv_threads_options {
     int n_shards; /* threads */
     int n_ranks;  /* workers */
     int64_t staleness;
-    const char *dir;            /* holds shard-<i>/; made when missing */
-    uint64_t memory_bytes;      /* of all shards here; 0: no bound */
-    uint64_t map_bytes;         /* address space of a shard's store at first; 0: chosen */
-    const char *durability;     /* "snapshot" or "log" */
-    const char *bind;           /* "tcp://127.0.0.1:*" */
-    int heartbeat_ms;           /* 0: none */
-    uint64_t max_message_bytes; /* a longer frame ends its connection; 0: 256 MiB */
-    const char *snapshot_root;  /* snapshots are written below it only; NULL: anywhere */
-    const char *move_root;      /* rows of buckets that move lie there; NULL: none move */
+    const char *dir;             /* holds shard-<i>/; made when missing */
+    uint64_t memory_bytes;       /* of all shards here; 0: no bound */
+    uint64_t map_bytes;          /* address space of a shard's store at first; 0: chosen */
+    const char *durability;      /* "snapshot" or "log" */
+    const char *bind;            /* "tcp://127.0.0.1:*" */
+    int heartbeat_ms;            /* 0: none */
+    uint64_t max_message_bytes;  /* a longer frame ends its connection; 0: 256 MiB */
+    const char *snapshot_root;   /* snapshots are written below it only; NULL: anywhere */
+    const char *move_root;       /* rows of buckets that move lie there; NULL: none move */
+    struct clu_metrics *metrics; /* figures of the shards are shown there; may be NULL; outlives
+                                    the server */
 };
 
 /* Opens and binds every shard. What is stored in dir is kept as it is until restore. */

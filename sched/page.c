@@ -1,21 +1,18 @@
-/* The status page. One HTML text, two texts that change; all three are small and served from
- * memory. */
+/* The status page. One HTML text, three texts that change; all are small and served from memory. */
 #include "sched/page.h"
 
 #include "cluster/log.h"
 #include "cluster/status.h"
+#include "sched/http.h"
 
-#include <arpa/inet.h>
-#include <microhttpd.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct schd_page {
-    struct MHD_Daemon *daemon;
+    struct schd_http *http;
     pthread_mutex_t lock;
-    char *status_json, *metrics; /* the newest; owned */
+    struct schd_page_texts texts; /* the newest; owned */
 };
 
 static const char html[] =
@@ -45,95 +42,76 @@ static const char html[] =
     "}catch(e){phase.textContent='the scheduler does not answer'}setTimeout(show,1000)}show()"
     "</script>";
 
-static enum MHD_Result send_text(struct MHD_Connection *connection, unsigned code, const char *type,
-                                 const char *text)
-{
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer(strlen(text), (void *)text, MHD_RESPMEM_MUST_COPY);
-    if (!response)
-        return MHD_NO;
-    MHD_add_response_header(response, "Content-Type", type);
-    MHD_add_response_header(response, "Cache-Control", "no-store");
-    enum MHD_Result result = MHD_queue_response(connection, code, response);
-    MHD_destroy_response(response);
-    return result;
-}
+static const char prometheus[] = "text/plain; version=0.0.4";
 
-static enum MHD_Result handle(void *context, struct MHD_Connection *connection, const char *url,
-                              const char *method, const char *version, const char *upload,
-                              size_t *upload_bytes, void **state)
+static struct schd_http_answer answer(void *context, const char *path)
 {
     struct schd_page *page = context;
-    (void)version;
-    (void)upload;
-    (void)upload_bytes;
-    (void)state;
-    if (strcmp(method, "GET") != 0)
-        return send_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "only GET\n");
-    if (strcmp(url, "/") == 0)
-        return send_text(connection, MHD_HTTP_OK, "text/html; charset=utf-8", html);
+    if (strcmp(path, "/") == 0)
+        return (struct schd_http_answer){200, "text/html; charset=utf-8", strdup(html)};
+    struct schd_http_answer result = {404, "text/plain", NULL};
+    const char *text = "try /, /status.json, /metrics or /targets.json\n";
     pthread_mutex_lock(&page->lock);
-    enum MHD_Result result;
-    if (strcmp(url, "/status.json") == 0)
-        result = send_text(connection, MHD_HTTP_OK, "application/json",
-                           page->status_json ? page->status_json : "{}");
-    else if (strcmp(url, "/metrics") == 0)
-        result = send_text(connection, MHD_HTTP_OK, "text/plain; version=0.0.4",
-                           page->metrics ? page->metrics : "");
-    else
-        result = send_text(connection, MHD_HTTP_NOT_FOUND, "text/plain",
-                           "try /, /status.json or /metrics\n");
+    if (strcmp(path, "/status.json") == 0) {
+        result = (struct schd_http_answer){200, "application/json", NULL};
+        text = page->texts.status_json ? page->texts.status_json : "{}";
+    } else if (strcmp(path, "/metrics") == 0) {
+        result = (struct schd_http_answer){200, prometheus, NULL};
+        text = page->texts.metrics ? page->texts.metrics : "";
+    } else if (strcmp(path, "/targets.json") == 0) {
+        result = (struct schd_http_answer){200, "application/json", NULL};
+        text = page->texts.targets_json ? page->texts.targets_json : "[]";
+    }
+    result.text = strdup(text);
     pthread_mutex_unlock(&page->lock);
     return result;
 }
 
-int schd_page_start(const char *host, int64_t port, struct schd_page **page_p, int *port_p)
+int schd_page_start(const char *host, int64_t port, struct schd_page **page_p)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     struct schd_page *page = calloc(1, sizeof(*page));
     if (!page)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for the status page");
     pthread_mutex_init(&page->lock, NULL);
-    page->daemon = MHD_start_daemon(
-        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, (uint16_t)port, NULL, NULL, handle, page,
-        MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&address, MHD_OPTION_CONNECTION_TIMEOUT, 10u,
-        MHD_OPTION_CONNECTION_LIMIT, 32u, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
-    const union MHD_DaemonInfo *info =
-        page->daemon ? MHD_get_daemon_info(page->daemon, MHD_DAEMON_INFO_BIND_PORT) : NULL;
-    if (!info) {
+    int status = schd_http_start(host, port, answer, page, &page->http);
+    if (status) {
         schd_page_stop(page);
-        return clu_fail(CLU_E_UNAVAILABLE, "no status page on %s:%lld: is the port in use?", host,
-                        (long long)port);
+        return status;
     }
-    *port_p = info->port;
     *page_p = page;
     return CLU_OK;
+}
+
+const char *schd_page_url(const struct schd_page *page)
+{
+    return schd_http_url(page->http);
 }
 
 void schd_page_stop(struct schd_page *page)
 {
     if (!page)
         return;
-    if (page->daemon)
-        MHD_stop_daemon(page->daemon);
+    schd_http_stop(page->http);
     pthread_mutex_destroy(&page->lock);
-    free(page->status_json);
-    free(page->metrics);
+    free(page->texts.status_json);
+    free(page->texts.metrics);
+    free(page->texts.targets_json);
     free(page);
 }
 
-void schd_page_update(struct schd_page *page, char *status_json, char *metrics)
+static void renew(char **text, char *taken)
+{
+    if (!taken)
+        return;
+    free(*text);
+    *text = taken;
+}
+
+void schd_page_update(struct schd_page *page, struct schd_page_texts texts)
 {
     pthread_mutex_lock(&page->lock);
-    if (status_json) {
-        free(page->status_json);
-        page->status_json = status_json;
-    }
-    if (metrics) {
-        free(page->metrics);
-        page->metrics = metrics;
-    }
+    renew(&page->texts.status_json, texts.status_json);
+    renew(&page->texts.metrics, texts.metrics);
+    renew(&page->texts.targets_json, texts.targets_json);
     pthread_mutex_unlock(&page->lock);
 }

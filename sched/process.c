@@ -29,24 +29,27 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* Libraries start threads before main does anything (OpenBLAS), which block no signal: the kernel
- * hands them what the first thread blocks. They pass it on. */
-static void pass_on(int signal_number)
+ * hands them what the first thread blocks. One that is handed it blocks it from then on and sends
+ * it again, so that in the end it waits at the process, where the descriptor finds it. */
+static void pass_on(int signal_number, siginfo_t *info, void *context)
 {
+    ucontext_t *interrupted = context;
     int error = errno;
-    pid_t first = getpid(); /* the first thread's number, too */
-    syscall(SYS_tgkill, first, first, signal_number);
+    (void)info;
+    sigaddset(&interrupted->uc_sigmask, signal_number);
+    kill(getpid(), signal_number);
     errno = error;
 }
 
 int schd_signals_open(const int *signals, int *fd_p)
 {
-    struct sigaction action = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_sigaction = pass_on, .sa_flags = SA_RESTART | SA_SIGINFO};
     sigset_t set;
     sigemptyset(&set);
     for (; *signals; signals++)

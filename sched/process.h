@@ -71,9 +71,9 @@ int schd_status_of_end(int wait_status);
 /* True for the exit code of a role that was told to stop. */
 bool schd_is_stop(int wait_status);
 
-/* Has signals arrive on a descriptor (*fd_p, not blocking, of struct signalfd_siginfo), for the
- * calling thread, which is the process's first, to read; threads and children started later inherit
- * that they are blocked. signals ends with 0. Errors: by errno, logged. */
+/* Has signals arrive on a descriptor (*fd_p, not blocking, of struct signalfd_siginfo), for any
+ * thread to read; called by the process's first, of which threads and children started later
+ * inherit that they are blocked. signals ends with 0. Errors: by errno, logged. */
 int schd_signals_open(const int *signals, int *fd_p);
 
 /* For a role's own use: die when the process that started it does. A no-op without a parent to die

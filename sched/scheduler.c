@@ -470,9 +470,10 @@ static void loop(struct schd_scheduler *s)
         int64_t now = schd_now_ms();
         if (!status && s->in->op == CLU_CONTROL_ASK)
             on_ask(s, &peer, s->in->text);
-        else if (!status)
+        else if (!status) {
+            schd_note_metrics_url(s, s->in);
             schd_coordinator_hear(s->coordinator, now, &peer, s->in);
-        else if (status != CLU_E_TIMEOUT && status != CLU_E_AGAIN) {
+        } else if (status != CLU_E_TIMEOUT && status != CLU_E_AGAIN) {
             clu_error("the control socket failed: %s", clu_status_text(status));
             s->ended = true;
             s->end_status = status;
@@ -489,7 +490,9 @@ static void loop(struct schd_scheduler *s)
             }
             if (s->page && now - s->page_ms >= PAGE_MS) {
                 s->page_ms = now;
-                schd_page_update(s->page, schd_status_json(s), schd_metrics_text(s));
+                schd_page_update(s->page,
+                                 (struct schd_page_texts){schd_status_json(s), schd_metrics_text(s),
+                                                          schd_targets_json(s)});
             }
         }
         carry_out_all(s);
@@ -550,15 +553,14 @@ static int open_control(struct schd_scheduler *s, bool again)
 /* The page is a convenience: a job without one trains as well. */
 static void open_page(struct schd_scheduler *s)
 {
-    int port;
-    char path[CLU_PATH_BYTES], url[256];
-    const char *host = s->job->insecure ? s->job->host : "127.0.0.1";
-    if (s->job->page_port < 0 || schd_page_start(host, s->job->page_port, &s->page, &port) ||
+    char path[CLU_PATH_BYTES], line[512];
+    const char *host = clu_job_metrics_host(s->job);
+    if (s->job->page_port < 0 || schd_page_start(host, s->job->page_port, &s->page) ||
         clu_path_join(path, sizeof(path), s->run, "page.url"))
         return;
-    int size = snprintf(url, sizeof(url), "http://%s:%d/\n", host, port);
-    clu_file_write_atomic(path, url, (size_t)size);
-    clu_info("status page and metrics: %.*s", size - 1, url);
+    int size = snprintf(line, sizeof(line), "%s\n", schd_page_url(s->page));
+    clu_file_write_atomic(path, line, (size_t)size);
+    clu_info("status page and metrics: %s", schd_page_url(s->page));
 }
 
 /* Where this life starts: the newest whole snapshot, one generation after the last. */
@@ -641,6 +643,7 @@ static void stop(struct schd_scheduler *s)
     clu_manifest_fini(&s->committing);
     forget_files(s);
     schd_page_stop(s->page);
+    schd_forget_metrics_urls(s);
     schd_coordinator_free(s->coordinator);
     clu_control_close(s->control);
     clu_transport_free(s->transport);

@@ -21,6 +21,12 @@ struct schd_remembered {
     char text[CLU_TEXT_BYTES];
 };
 
+/* By rank; "" where none is known. */
+struct schd_urls {
+    int n;
+    char (*url)[CLU_ENDPOINT_BYTES];
+};
+
 struct emb_kv;
 struct schd_page;
 
@@ -58,6 +64,7 @@ struct schd_scheduler {
     struct emb_kv *store;
     struct schd_page *page;                          /* NULL: none */
     int64_t page_ms;                                 /* last updated */
+    struct schd_urls urls[CLU_N_ROLES];              /* where members serve their metrics */
     struct schd_remembered remembered[N_REMEMBERED]; /* newest warnings and errors, a ring */
     int n_remembered;
 
@@ -95,6 +102,16 @@ char *schd_status_json(struct schd_scheduler *s);
 
 /* What Prometheus scrapes; the caller frees it, NULL when out of memory. */
 char *schd_metrics_text(struct schd_scheduler *s);
+
+/* Where members serve their metrics, as they say when they join: JOIN messages are noted, others
+ * passed over. "" for one that does not, or is not known. */
+void schd_note_metrics_url(struct schd_scheduler *s, const struct clu_control_message *message);
+const char *schd_metrics_url(const struct schd_scheduler *s, enum clu_role role, int rank);
+void schd_forget_metrics_urls(struct schd_scheduler *s);
+
+/* All of them and the scheduler's own as Prometheus' http_sd_configs takes them; the caller frees
+ * it, NULL when out of memory. */
+char *schd_targets_json(struct schd_scheduler *s);
 
 /* The status to the log, a line a member. */
 void schd_dump(struct schd_scheduler *s);

@@ -1,9 +1,10 @@
 /* The scheduler's metrics as Prometheus text: the job, its members as heartbeats see them, and the
- * figures that members report, so that one scrape a job is enough.
+ * figures that members report, so that one scrape a job is enough to see how it goes.
  *
  *     sluice_step 480                               sluice_member_up{role="ps",rank="1"} 1
  *     sluice_progress{figure="loss"} 1.3072         sluice_ps{rank="1",figure="rows"} 120331
  */
+#include "sched/outside.h"
 #include "sched/scheduler_internal.h"
 
 #include "cluster/status.h"
@@ -13,11 +14,15 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
+/* A counter, where the name says so. */
 static void print_gauge(FILE *out, const char *name, const char *help, double value)
 {
-    fprintf(out, "# HELP sluice_%s %s\n# TYPE sluice_%s gauge\nsluice_%s %.12g\n", name, help, name,
-            name, value);
+    size_t n = strlen(name);
+    bool counts = n > 6 && strcmp(name + n - 6, "_total") == 0;
+    fprintf(out, "# HELP sluice_%s %s\n# TYPE sluice_%s %s\nsluice_%s %.15g\n", name, help, name,
+            counts ? "counter" : "gauge", name, value);
 }
 
 static void print_figures(FILE *out, const char *name, const char *labels,
@@ -89,6 +94,7 @@ char *schd_metrics_text(struct schd_scheduler *s)
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return NULL;
+    schd_print_process(out, "role=\"sched\",rank=\"0\"");
     schd_coordinator_view(s->coordinator, &view);
     print_gauge(out, "step", "steps done", (double)view.step);
     print_gauge(out, "steps", "steps the job will have; 0: unknown", (double)view.n_steps);

@@ -162,7 +162,7 @@ void schd_remember(struct schd_scheduler *s, int level, const char *text)
     snprintf(slot->text, sizeof(slot->text), "%s", text);
 }
 
-static json_t *member_json(const struct schd_member_view *m)
+static json_t *member_json(const struct schd_scheduler *s, const struct schd_member_view *m)
 {
     json_t *object = json_pack(
         "{s:s, s:i, s:s, s:b, s:I, s:I, s:s}", "role", clu_role_name(m->role), "rank", m->rank,
@@ -173,6 +173,9 @@ static json_t *member_json(const struct schd_member_view *m)
         json_object_set_new(
             object, ended ? "end" : "last_end",
             json_pack("{s:s, s:s}", "status", clu_status_name(m->status), "text", m->text));
+    const char *url = schd_metrics_url(s, m->role, m->rank);
+    if (object && url[0])
+        json_object_set_new(object, "metrics", json_string(url));
     if (object && m->figures)
         json_object_set_new(object, "figures", figures_json(m->figures));
     return object;
@@ -195,7 +198,7 @@ char *schd_status_json(struct schd_scheduler *s)
     for (int i = 0; i < view.n_members; i++) {
         struct schd_member_view member;
         schd_coordinator_member(s->coordinator, i, now, &member);
-        json_array_append_new(members, member_json(&member));
+        json_array_append_new(members, member_json(s, &member));
     }
     int first = s->n_remembered > N_REMEMBERED ? s->n_remembered - N_REMEMBERED : 0;
     for (int i = first; i < s->n_remembered; i++) {

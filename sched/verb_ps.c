@@ -8,6 +8,7 @@
 #include "cluster/status.h"
 #include "cluster/transport.h"
 #include "ps/server.h"
+#include "sched/outside.h"
 #include "sched/verb.h"
 #include "worker/batch.h"
 #include "worker/dataset.h"
@@ -56,7 +57,7 @@ static int find_sched(const struct clu_job *job, char endpoint[CLU_ENDPOINT_SIZE
 }
 
 static int serve(const struct clu_job *job, const struct options *options,
-                 const struct wrk_features *features)
+                 const struct wrk_features *features, struct schd_outside *outside)
 {
     struct clu_security security;
     struct clu_transport *transport = NULL;
@@ -83,6 +84,8 @@ static int serve(const struct clu_job *job, const struct options *options,
         .n_tables = features->n_tables,
         .dir = dir,
         .transport = transport,
+        .metrics = schd_outside_metrics(outside),
+        .metrics_url = schd_outside_serve(outside, job, CLU_ROLE_PS, (int)options->rank),
     };
     if (!status)
         status = psv_server_run(&server);
@@ -97,6 +100,7 @@ static int run(const struct schd_call *call)
     const struct options *options = call->options;
     struct clu_job *job = calloc(1, sizeof(*job));
     struct wrk_features *features = calloc(1, sizeof(*features));
+    struct schd_outside *outside = NULL;
     int status = job && features ? clu_job_load(options->job, job)
                                  : clu_fail(CLU_E_NO_MEMORY, "no memory for the job");
     if (!status) {
@@ -105,9 +109,12 @@ static int run(const struct schd_call *call)
         status = clu_job_check(job);
     }
     if (!status)
+        status = schd_outside_open(&outside);
+    if (!status)
         status = load_features(job, features);
     if (!status)
-        status = serve(job, options, features);
+        status = serve(job, options, features, outside);
+    schd_outside_close(outside);
     free(features);
     free(job);
     return status;

@@ -1,6 +1,7 @@
 /* `sluice worker`: one rank of the MPI job. It is started by mpirun, which `sluice train` starts;
  * those who launch by themselves start it the same way.
  */
+#include "sched/outside.h"
 #include "sched/process.h"
 #include "sched/verb.h"
 
@@ -21,12 +22,28 @@ static const struct clu_setting rows[] = {
      "the scheduler's endpoint, tcp://host:port; default: read from the job's run folder"},
 };
 
+static const char *serve(void *context, const struct clu_job *job, int rank)
+{
+    return schd_outside_serve(context, job, CLU_ROLE_WORKER, rank);
+}
+
 static int run(const struct schd_call *call)
 {
     const struct options *options = call->options;
     schd_die_with_parent(); /* mpirun, killed, leaves its ranks behind */
-    struct wrk_train_options train = {.job_path = options->job, .sched_endpoint = options->sched};
-    int status = wrk_train_run(&train);
+    struct schd_outside *outside;
+    int status = schd_outside_open(&outside);
+    if (status)
+        return status;
+    struct wrk_train_options train = {
+        .job_path = options->job,
+        .sched_endpoint = options->sched,
+        .metrics = schd_outside_metrics(outside),
+        .serve = serve,
+        .context = outside,
+    };
+    status = wrk_train_run(&train);
+    schd_outside_close(outside);
     /* a stop on request is no failure to mpirun, which would kill the ranks that end a moment
      * later; the scheduler knows, and `sluice train` ends with 75 */
     return status == CLU_E_INTERRUPTED ? CLU_OK : status;

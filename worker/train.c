@@ -13,12 +13,14 @@
 
 #include "cluster/file.h"
 #include "cluster/log.h"
+#include "cluster/metrics.h"
 #include "cluster/status.h"
 #include "cluster/transport.h"
 #include "model/params.h"
 #include "worker/export_features.h"
 #include "worker/train_checkpoint.h"
 #include "worker/train_internal.h"
+#include "worker/train_metrics.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -79,6 +81,8 @@ int wrk_train_orders(struct wrk_trainer *t)
             t->stop_snapshot = order.snapshot;
             break;
         case CLU_ORDER_DUMP:
+            if (t->metrics)
+                clu_metrics_log(t->metrics);
             clu_info("step %" PRIu64 " of %" PRIu64 ": rows asked for up to %" PRIu64
                      ", pushes applied up to %" PRIu64 ", loss %.4f",
                      t->done, t->last_step, t->pulled, t->retired, t->last_losses[3]);
@@ -157,6 +161,7 @@ static int join_job(struct wrk_trainer *t, const char *endpoint)
         .join_timeout_ms = t->job.start_timeout_ms,
         .transport = t->transport,
         .endpoint_file = endpoint_file,
+        .metrics_url = t->metrics_url,
     };
     return clu_member_join(&options, &t->member);
 }
@@ -543,6 +548,7 @@ static void release(struct wrk_trainer *t)
         clu_security_fini(&t->security);
     wrk_dense_fini(&t->dense);
     free(t->rank_compute);
+    wrk_train_metrics_free(t->shown);
     wrk_manifest_fini(&t->manifest);
     wrk_dataset_close(t->dataset);
     free(t->slots);
@@ -569,8 +575,13 @@ int wrk_train_run(const struct wrk_train_options *options)
     status = clu_job_load(options->job_path, &t->job);
     if (!status) {
         clu_log_init(clu_log_level_of(t->job.log_level), "worker", t->rank, t->job.log_json);
-        status = prepare(t, options);
+        t->metrics = options->metrics;
+        if (options->serve)
+            t->metrics_url = options->serve(options->context, &t->job, t->rank);
+        status = wrk_train_metrics_create(t);
     }
+    if (!status)
+        status = prepare(t, options);
     if (!status)
         status = train(t);
     if (!status)

@@ -12,9 +12,17 @@
 #ifndef WORKER_TRAIN_H
 #define WORKER_TRAIN_H
 
+struct clu_job;
+struct clu_metrics;
+
 struct wrk_train_options {
-    const char *job_path;       /* the effective job file */
-    const char *sched_endpoint; /* tcp://host:port */
+    const char *job_path;        /* the effective job file */
+    const char *sched_endpoint;  /* tcp://host:port */
+    struct clu_metrics *metrics; /* the process's, filled here; may be NULL */
+    /* called once, when this rank knows which one it is: returns the URL where the metrics are
+     * served, to be told to the scheduler; may be NULL */
+    const char *(*serve)(void *context, const struct clu_job *job, int rank);
+    void *context;
 };
 
 /* Runs this rank until the job is done, is stopped, or fails. Collective over the ranks mpirun

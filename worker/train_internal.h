@@ -2,8 +2,8 @@
  *
  * Reading order: train.c (a rank's life) -> train_step.c (one step) -> train_judge.c (which epoch
  * is kept) -> train_report.c (what people see) -> train_feed, train_dense, train_snapshot,
- * train_move, train_checkpoint, train_deal (parts) -> train_owners.c (what all ranks do when
- * buckets move), train_stand.c (going on where others died).
+ * train_move, train_metrics, train_checkpoint, train_deal (parts) -> train_owners.c (what all ranks
+ * do when buckets move), train_stand.c (going on where others died).
  */
 #ifndef WORKER_TRAIN_INTERNAL_H
 #define WORKER_TRAIN_INTERNAL_H
@@ -59,6 +59,7 @@ struct wrk_interval {
 };
 
 struct wrk_checkpointer;
+struct wrk_train_metrics;
 
 struct wrk_trainer {
     struct clu_job job;
@@ -75,7 +76,10 @@ struct wrk_trainer {
     struct clu_transport *transport;
     struct clu_member *member;
     struct psv_client *client;
-    uint64_t map_version; /* of the map that the client has */
+    uint64_t map_version;        /* of the map that the client has */
+    struct clu_metrics *metrics; /* NULL: none are kept */
+    struct wrk_train_metrics *shown;
+    const char *metrics_url; /* NULL or "": they are not served */
 
     struct wrk_dense dense;
     struct wrk_feed *feed;

@@ -20,6 +20,7 @@
 #include "cluster/log.h"
 #include "cluster/status.h"
 #include "model/workspace.h"
+#include "worker/train_metrics.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -204,20 +205,20 @@ static void take_extras(struct wrk_trainer *t)
 }
 
 /* what the client measured since the last time: small numbers, which a float holds exactly */
-static void add_staleness(struct wrk_trainer *t)
+static void add_staleness(struct wrk_trainer *t, const struct psv_client_stats *stats)
 {
-    struct psv_client_stats stats;
-    psv_client_stats(t->client, &stats);
     for (int i = 0; i < PSV_STALENESS_BINS; i++) {
-        t->local[WRK_EXTRA_STALENESS + i] = (float)(stats.staleness[i] - t->staleness_told[i]);
-        t->staleness_told[i] = stats.staleness[i];
+        t->local[WRK_EXTRA_STALENESS + i] = (float)(stats->staleness[i] - t->staleness_told[i]);
+        t->staleness_told[i] = stats->staleness[i];
     }
 }
 
 static int reduce(struct wrk_trainer *t)
 {
     float *extras = wrk_dense_extras(&t->dense);
-    add_staleness(t);
+    struct psv_client_stats stats;
+    psv_client_stats(t->client, &stats);
+    add_staleness(t, &stats);
     memset(extras, 0, (size_t)t->dense.n_extras * sizeof(float));
     t->local[WRK_EXTRA_STOP] = t->stop_ordered;
     t->local[WRK_EXTRA_STOP_SNAPSHOT] = t->stop_snapshot;
@@ -225,10 +226,12 @@ static int reduce(struct wrk_trainer *t)
     memcpy(extras, t->local, sizeof(t->local));
     extras[WRK_N_EXTRAS + t->rank] = (float)t->local_compute;
     extras[WRK_N_EXTRAS + t->n_ranks + t->rank] = t->local[WRK_EXTRA_SAMPLES];
+    double begun = wrk_train_clock();
     int status = wrk_dense_update(&t->dense, t->mpi, t->done, t->since_reduce);
     if (status)
         return status;
     take_extras(t);
+    wrk_train_metrics_meeting(t, &stats, wrk_train_clock() - begun);
     memset(t->local, 0, sizeof(t->local));
     t->local_compute = 0;
     t->since_reduce = 0;
@@ -274,6 +277,8 @@ static int take_turn(struct wrk_trainer *t)
     t->local[WRK_EXTRA_WAIT] += (float)(pulled - fed);
     t->local[WRK_EXTRA_STEPS] += 1;
     t->local_compute += computed - pulled;
+    wrk_train_metrics_turn(t, slot->samples->n_samples,
+                           (struct wrk_turn_seconds){fed - begin, pulled - fed, computed - pulled});
     return CLU_OK;
 }
 

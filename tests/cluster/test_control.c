@@ -89,6 +89,7 @@ static void test_hostile_bytes_are_refused_or_read_never_worse(void)
     out.op = CLU_CONTROL_JOIN;
     out.n_endpoints = 3;
     strcpy(out.host, "h");
+    strcpy(out.metrics_url, "http://h:1/");
     strcpy(out.endpoints[1], "tcp://127.0.0.1:1");
     clu_packer_init(&packer);
     clu_control_pack(&out, &packer);
@@ -140,7 +141,8 @@ static void open_end(struct end *e, int64_t join_timeout_ms)
                                              .heartbeat_ms = 50,
                                              .lost_after_ms = 400,
                                              .join_timeout_ms = join_timeout_ms,
-                                             .transport = e->transport};
+                                             .transport = e->transport,
+                                             .metrics_url = "http://127.0.0.1:9/"};
     pthread_create(&e->thread, NULL, join_thread, e);
 }
 
@@ -188,6 +190,7 @@ static void test_a_member_joins_takes_orders_once_and_leaves(void)
     CU_ASSERT_FATAL(expect(&e, CLU_CONTROL_JOIN));
     CU_ASSERT_EQUAL(in.rank, 1);
     CU_ASSERT_EQUAL(in.pid, getpid());
+    CU_ASSERT_STRING_EQUAL(in.metrics_url, "http://127.0.0.1:9/");
     reply(&e, CLU_CONTROL_WELCOME, 0);
     pthread_join(e.thread, NULL);
     CU_ASSERT_EQUAL_FATAL(e.joined, CLU_OK);

@@ -113,6 +113,18 @@ static void test_settings_that_contradict_are_refused(void)
     CU_ASSERT_EQUAL(clu_job_check(&job), CLU_E_CONFIG);
     job.insecure = true;
     CU_ASSERT_EQUAL(clu_job_check(&job), CLU_OK);
+    CU_ASSERT_STRING_EQUAL(clu_job_metrics_host(&job), "0.0.0.0");
+    job.insecure = false;
+    strcpy(job.host, "127.0.0.1");
+    CU_ASSERT_STRING_EQUAL(clu_job_metrics_host(&job), "127.0.0.1");
+    strcpy(job.metrics_host, "eth0"); /* beyond loopback, too */
+    CU_ASSERT_EQUAL(clu_job_check(&job), CLU_E_CONFIG);
+    strcpy(job.keys, "keys"); /* said by somebody who knows what he does */
+    CU_ASSERT_EQUAL(clu_job_check(&job), CLU_OK);
+    CU_ASSERT_STRING_EQUAL(clu_job_metrics_host(&job), "eth0");
+    job.metrics_port = 65535;
+    CU_ASSERT_EQUAL(clu_job_check(&job), CLU_E_CONFIG);
+    job.metrics_port = 0;
     job.data[0] = '\0';
     CU_ASSERT_EQUAL(clu_job_check(&job), CLU_E_CONFIG);
 }

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <unistd.h>
 
 static void test_a_figure_is_replaced_by_one_of_its_name(void)
 {
@@ -95,11 +96,12 @@ static void test_prometheus_text(void)
     char *text;
     size_t size;
     clu_metric_set(clu_metrics_add(m, CLU_METRIC_GAUGE, "rows", "table=\"user\"", "rows held"), 7);
-    clu_metric_set(clu_metrics_add(m, CLU_METRIC_GAUGE, "rows", "table=\"item\"", "rows held"), 8);
     struct clu_metric *h = clu_metrics_add(m, CLU_METRIC_HISTOGRAM, "wait_seconds", "", "waits");
     for (int i = 0; i < 99; i++)
         clu_metric_observe(h, 0.001);
     clu_metric_observe(h, 1e9);
+    /* a family stands together, whenever its members were added */
+    clu_metric_set(clu_metrics_add(m, CLU_METRIC_GAUGE, "rows", "table=\"item\"", "rows held"), 8);
     FILE *stream = open_memstream(&text, &size);
     clu_metrics_print(m, "role=\"ps\"", stream);
     fclose(stream);
@@ -112,15 +114,44 @@ static void test_prometheus_text(void)
         strstr(text, "sluice_wait_seconds_bucket{role=\"ps\",le=\"0.001024\"} 99\n"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "sluice_wait_seconds_count{role=\"ps\"} 100\n"));
     free(text);
-    static struct clu_figures f;
-    clu_metrics_figures(m, &f);
-    CU_ASSERT_EQUAL(clu_figures_get(&f, "rows_table_user", 0), 7);
-    CU_ASSERT_EQUAL(clu_figures_get(&f, "wait_seconds_count", 0), 100);
-    CU_ASSERT_DOUBLE_EQUAL(clu_figures_get(&f, "wait_seconds_p50", 0), 0.001024, 1e-9);
+    clu_metrics_free(m);
+}
+
+/* What a call writes to stderr. */
+static void capture(const struct clu_metrics *metrics, char *text_p, size_t size)
+{
+    FILE *file = tmpfile();
+    int saved = dup(STDERR_FILENO);
+    CU_ASSERT_FATAL(file && saved >= 0 && dup2(fileno(file), STDERR_FILENO) >= 0);
+    clu_metrics_log(metrics);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    rewind(file);
+    size_t n = fread(text_p, 1, size - 1, file);
+    text_p[n] = '\0';
+    fclose(file);
+}
+
+static void test_a_dump_has_a_line_for_each_set_of_labels_and_nothing_of_zero(void)
+{
+    struct clu_metrics *m = clu_metrics_create();
+    char text[4096];
+    clu_metric_set(clu_metrics_add(m, CLU_METRIC_GAUGE, "step", "shard=\"0\"", "steps"), 12);
+    clu_metric_set(clu_metrics_add(m, CLU_METRIC_GAUGE, "step", "shard=\"1\"", "steps"), 13);
+    clu_metrics_add(m, CLU_METRIC_COUNTER, "refused_total", "shard=\"0\"", "refused");
+    struct clu_metric *h = clu_metrics_add(m, CLU_METRIC_HISTOGRAM, "wait_seconds", "", "waits");
+    for (int i = 0; i < 4; i++)
+        clu_metric_observe(h, 0.5);
+    capture(m, text, sizeof(text));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "state of shard=\"0\": step 12\n"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "state of shard=\"1\": step 13\n"));
+    CU_ASSERT_PTR_NOT_NULL(
+        strstr(text, "state: wait_seconds 4 times, mean 0.5, 99 % below 0.524\n"));
+    CU_ASSERT_PTR_NULL(strstr(text, "refused"));
     clu_metrics_free(m);
 }
 
 SUITE("cluster.metrics", T(test_a_figure_is_replaced_by_one_of_its_name),
       T(test_too_many_figures_are_dropped_not_written), T(test_packed_figures_come_back),
       T(test_figures_print_as_json), T(test_counters_lose_nothing_between_threads),
-      T(test_prometheus_text))
+      T(test_prometheus_text), T(test_a_dump_has_a_line_for_each_set_of_labels_and_nothing_of_zero))

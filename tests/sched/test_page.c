@@ -36,17 +36,26 @@ static void get(int port, const char *path)
     ask(port, request);
 }
 
+/* On any free port of an interface, by name; which port. */
+static int start(struct schd_page **page_p)
+{
+    static const char loopback[] = "http://127.0.0.1:";
+    CU_ASSERT_EQUAL_FATAL(schd_page_start("lo", 0, page_p), CLU_OK);
+    const char *url = schd_page_url(*page_p);
+    CU_ASSERT_EQUAL_FATAL(strncmp(url, loopback, strlen(loopback)), 0);
+    return atoi(url + strlen(loopback));
+}
+
 static void test_the_page_serves_what_it_was_last_given(void)
 {
     struct schd_page *page = NULL;
-    int port = 0;
-    CU_ASSERT_EQUAL_FATAL(schd_page_start("127.0.0.1", 0, &page, &port), CLU_OK);
-    CU_ASSERT(port > 0);
+    int port = start(&page);
     get(port, "/");
     CU_ASSERT_PTR_NOT_NULL(strstr(answer, "200 OK"));
     CU_ASSERT_PTR_NOT_NULL(strstr(answer, "<title>sluice</title>"));
-    schd_page_update(page, strdup("{\"step\":1}"), strdup("sluice_step 1\n"));
-    schd_page_update(page, strdup("{\"step\":2}"), NULL);
+    schd_page_update(
+        page, (struct schd_page_texts){strdup("{\"step\":1}"), strdup("sluice_step 1\n"), NULL});
+    schd_page_update(page, (struct schd_page_texts){strdup("{\"step\":2}"), NULL, NULL});
     get(port, "/status.json");
     CU_ASSERT_PTR_NOT_NULL(strstr(answer, "application/json"));
     CU_ASSERT_PTR_NOT_NULL(strstr(answer, "{\"step\":2}"));
@@ -58,20 +67,19 @@ static void test_the_page_serves_what_it_was_last_given(void)
 static void test_other_requests_are_refused(void)
 {
     struct schd_page *page = NULL;
-    int port = 0;
-    CU_ASSERT_EQUAL_FATAL(schd_page_start("127.0.0.1", 0, &page, &port), CLU_OK);
+    int port = start(&page);
     get(port, "/etc/passwd");
     CU_ASSERT_PTR_NOT_NULL(strstr(answer, "404"));
     ask(port, "DELETE / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     CU_ASSERT_PTR_NOT_NULL(strstr(answer, "405"));
     ask(port, "garbage\r\n\r\n");
     struct schd_page *other = NULL;
-    int other_port = 0;
-    CU_ASSERT_EQUAL(schd_page_start("127.0.0.1", 0, &other, &other_port), CLU_OK);
-    CU_ASSERT_NOT_EQUAL(other_port, port);
+    CU_ASSERT_NOT_EQUAL(start(&other), port);
     schd_page_stop(other);
     schd_page_stop(page);
     schd_page_stop(NULL);
+    CU_ASSERT_EQUAL(schd_page_start("no such place", 0, &page), CLU_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(schd_page_start("127.0.0.1", 65536, &page), CLU_E_UNAVAILABLE);
 }
 
 SUITE("sched.page", T(test_the_page_serves_what_it_was_last_given),
