@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { HELP_COLUMNS = 100 };
+
 /* ---- names ---- */
 
 static bool names_equal(const char *a, const char *b)
@@ -407,11 +409,29 @@ int clu_settings_arguments(const struct clu_binding *bindings, size_t n_bindings
 
 /* ---- help ---- */
 
+/* The words of a text, wrapped at HELP_COLUMNS; the first line begins at column `at`, the others
+ * are indented to there. */
+static void print_wrapped(const char *text, int at, FILE *stream)
+{
+    int column = at;
+    while (*text) {
+        int length = (int)strcspn(text, " ");
+        if (column > at && column + 1 + length > HELP_COLUMNS) {
+            fprintf(stream, "\n%*s", at, "");
+            column = at;
+        }
+        column += fprintf(stream, "%s%.*s", column > at ? " " : "", length, text);
+        text += length;
+        text += strspn(text, " ");
+    }
+    fputc('\n', stream);
+}
+
 void clu_settings_help(struct clu_binding binding, FILE *stream)
 {
     for (size_t i = 0; i < binding.n_rows; i++) {
         const struct clu_setting *row = &binding.rows[i];
-        char flag[80], range[512];
+        char flag[80], range[512], text[1024];
         snprintf(flag, sizeof(flag), "--%s", row->name);
         for (char *p = flag; *p; p++)
             if (*p == '_')
@@ -419,7 +439,8 @@ void clu_settings_help(struct clu_binding binding, FILE *stream)
         clu_setting_range(row, range, sizeof(range));
         if (row->kind == CLU_SETTING_TEXT)
             snprintf(range, sizeof(range), "text");
-        fprintf(stream, "  %-24s %s (%s%s%s)\n", flag, row->help, range,
-                row->default_text[0] ? ", default " : "", row->default_text);
+        snprintf(text, sizeof(text), "%s (%s%s%s)", row->help, range,
+                 row->default_text[0] ? ", default " : "", row->default_text);
+        print_wrapped(text, fprintf(stream, "  %-24s ", flag), stream);
     }
 }

@@ -125,7 +125,10 @@ int main(int argc, char **argv)
     }
     const struct schd_verb *verb = schd_verb_find(name);
     if (!verb) {
-        if (name[0])
+        const char *near = name[0] ? schd_verb_nearest(name) : NULL;
+        if (near)
+            clu_error("no verb '%s', did you mean '%s'? `sluice help` lists them", name, near);
+        else if (name[0])
             clu_error("no verb '%s', `sluice help` lists them", name);
         else
             clu_error("usage: sluice VERB [ARGUMENTS], `sluice help` lists the verbs");

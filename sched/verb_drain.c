@@ -35,6 +35,8 @@ static int servers_of(const char *out, int64_t *servers_p)
     char path[CLU_PATH_BYTES];
     struct clu_job *job = calloc(1, sizeof(*job));
     int status = job ? clu_path_join(path, sizeof(path), out, "run/job.yaml") : CLU_E_NO_MEMORY;
+    if (!status && !clu_path_exists(path))
+        status = clu_fail(CLU_E_NOT_FOUND, "%s is not there: no job was started in %s", path, out);
     if (!status)
         status = clu_job_load(path, job);
     if (!status)

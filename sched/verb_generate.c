@@ -33,7 +33,7 @@ static int run(const struct schd_call *call)
 {
     const struct options *options = call->options;
     if (!options->out[0])
-        return clu_fail(CLU_E_USAGE, "generate: --out is missing");
+        return clu_fail(CLU_E_USAGE, "--out is missing");
     struct wrk_generate_options generate = {.n_users = (uint64_t)options->users,
                                             .n_items = (uint64_t)options->items,
                                             .n_samples = (uint64_t)options->samples,

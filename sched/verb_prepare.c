@@ -3,12 +3,11 @@
 #include "cluster/status.h"
 #include "sched/verb.h"
 #include "worker/counts.h"
+#include "worker/json_file.h"
 #include "worker/prepare.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 struct options {
     char schema[CLU_PATH_BYTES], out[CLU_PATH_BYTES];
@@ -54,13 +53,7 @@ static int print_json(const struct wrk_prepare_report *report, const char *dir)
         (json_int_t)report->n_outside, "unjoined", (json_int_t)report->n_unjoined, "text_bytes",
         (json_int_t)report->text_bytes, "spill_bytes", (json_int_t)report->spill_bytes, "seconds",
         report->seconds);
-    char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
-    json_decref(json);
-    if (!text)
-        return clu_fail(CLU_E_NO_MEMORY, "out of memory");
-    printf("%s\n", text);
-    free(text);
-    return CLU_OK;
+    return wrk_json_print(json, stdout);
 }
 
 static void print_lines(const struct wrk_prepare_report *report, const char *dir)
@@ -87,9 +80,9 @@ static int run(const struct schd_call *call)
 {
     const struct options *options = call->options;
     if (!options->schema[0])
-        return clu_fail(CLU_E_USAGE, "prepare: --schema is missing");
+        return clu_fail(CLU_E_USAGE, "--schema is missing");
     if (!options->out[0])
-        return clu_fail(CLU_E_USAGE, "prepare: --out is missing");
+        return clu_fail(CLU_E_USAGE, "--out is missing");
     struct wrk_schema schema;
     int status = wrk_schema_find(options->schema, &schema);
     if (status == CLU_OK && options->item_counts)

@@ -3,14 +3,13 @@
 
 #include "cluster/log.h"
 #include "cluster/status.h"
+#include "worker/json_file.h"
 #include "worker/reshard.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 struct options {
@@ -60,20 +59,14 @@ static int print_json(const struct wrk_reshard_result *r)
                   "links", (json_int_t)r->n_links, "step", (json_int_t)r->step, "servers",
                   r->n_servers, "shards", r->n_shards, "rows", (json_int_t)r->n_rows, "row_bytes",
                   (json_int_t)r->size_bytes, "seconds", r->seconds);
-    char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
-    json_decref(json);
-    if (!text)
-        return clu_fail(CLU_E_NO_MEMORY, "out of memory");
-    printf("%s\n", text);
-    free(text);
-    return CLU_OK;
+    return wrk_json_print(json, stdout);
 }
 
 static int run(const struct schd_call *call)
 {
     const struct options *options = call->options;
     if (!options->out[0])
-        return clu_fail(CLU_E_USAGE, "reshard: --out is missing");
+        return clu_fail(CLU_E_USAGE, "--out is missing");
     struct bar bar = {.terminal = isatty(STDERR_FILENO), .shown = -1};
     struct wrk_reshard_options reshard = {
         .snapshot = call->positionals[0],

@@ -43,7 +43,7 @@ static int run(const struct schd_call *call)
 const struct schd_verb schd_verb_train = {
     .name = "train",
     .summary = "launch a job and supervise it to its end",
-    .usage = "JOB.yaml [--data DIR] [--out DIR] [--servers N] [--workers N] [--set key=value ...]",
+    .usage = "[JOB.yaml] [--data DIR] [--out DIR] [--KEY VALUE ... | --set KEY=VALUE ...]",
     .example = "sluice train job.yaml --out run1 --servers 2 --workers 2",
     .takes_job = true,
     .min_positionals = 0,

@@ -23,6 +23,15 @@ const struct schd_verb *schd_verb_find(const char *name)
     return NULL;
 }
 
+const char *schd_verb_nearest(const char *name)
+{
+    struct clu_setting names[sizeof(verbs) / sizeof(verbs[0])] = {0};
+    struct clu_binding binding = {names, sizeof(verbs) / sizeof(verbs[0]) - 1, NULL};
+    for (size_t i = 0; i < binding.n_rows; i++)
+        names[i].name = verbs[i]->name;
+    return clu_settings_nearest(&binding, 1, name);
+}
+
 /* Every line of a text, indented. */
 static void print_indented(const char *text, FILE *stream)
 {

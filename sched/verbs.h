@@ -32,6 +32,9 @@ SCHD_VERB_LIST(SCHD_X)
 /* The verb of that name, or NULL. */
 const struct schd_verb *schd_verb_find(const char *name);
 
+/* The verb that the name is a slip of, or NULL. */
+const char *schd_verb_nearest(const char *name);
+
 /* The i-th verb, NULL past the last. */
 const struct schd_verb *schd_verb_at(int i);
 

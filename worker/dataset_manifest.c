@@ -16,7 +16,7 @@ enum { FORMAT_VERSION = 1, MAX_MANIFEST_BYTES = 64 << 20 };
 
 static const char kind_text[] = "sluice data set";
 
-static json_t *columns_json(const struct wrk_column *columns, int n)
+json_t *wrk_columns_json(const struct wrk_column *columns, int n)
 {
     json_t *list = json_array();
     for (int i = 0; i < n; i++)
@@ -69,9 +69,9 @@ static json_t *manifest_json(const struct wrk_dataset_manifest *manifest)
         "{s:s,s:i,s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:b,s:o,s:o}", "kind", kind_text,
         "version", FORMAT_VERSION, "tool", "sluice " SLUICE_VERSION, "schema_name", info->schema,
         "schema", json_loads(manifest->schema_json, 0, NULL), "actions", actions, "user_columns",
-        columns_json(info->user_column, info->n_user_columns), "item_columns",
-        columns_json(info->item_column, info->n_item_columns), "counts", counts_json(info), "split",
-        split, "label_window_ms", (json_int_t)info->label_window_ms, "time_unit_ms",
+        wrk_columns_json(info->user_column, info->n_user_columns), "item_columns",
+        wrk_columns_json(info->item_column, info->n_item_columns), "counts", counts_json(info),
+        "split", split, "label_window_ms", (json_int_t)info->label_window_ms, "time_unit_ms",
         (json_int_t)info->time_unit_ms, "first_time_ms", (json_int_t)info->first_time,
         "last_time_ms", (json_int_t)info->last_time, "has_truth", info->has_truth, "transform",
         transform, "shards", shards);

@@ -10,6 +10,8 @@
 #include "worker/dataset.h"
 #include "worker/schema.h"
 
+#include <jansson.h>
+
 struct wrk_shard_entry {
     char file[WRK_NAME_BYTES];
     uint64_t size_bytes, checksum; /* XXH3 of the whole file */
@@ -37,6 +39,9 @@ int wrk_dataset_manifest_load(const char *dir, struct wrk_dataset_manifest *mani
 /* The same from memory; name stands for the file in messages. */
 int wrk_dataset_manifest_parse(const char *name, const char *text, size_t size_bytes,
                                struct wrk_dataset_manifest *manifest_p);
+
+/* Columns as they stand in it: a list of {name, kind, table}; NULL when out of memory. */
+json_t *wrk_columns_json(const struct wrk_column *columns, int n);
 
 void wrk_dataset_manifest_fini(struct wrk_dataset_manifest *manifest);
 

@@ -3,6 +3,7 @@
 #include "cluster/status.h"
 #include "worker/dataset.h"
 #include "worker/dataset_internal.h"
+#include "worker/json_file.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -22,17 +23,6 @@ static uint64_t stored_bytes(const struct wrk_dataset *dataset)
     for (size_t i = 0; i < dataset->manifest.n_shards; i++)
         bytes += dataset->manifest.shard[i].size_bytes;
     return bytes;
-}
-
-static json_t *columns_json(const struct wrk_column *columns, int n)
-{
-    json_t *list = json_array();
-    for (int i = 0; i < n; i++)
-        json_array_append_new(list,
-                              json_pack("{s:s,s:s,s:s}", "name", columns[i].name, "kind",
-                                        columns[i].kind == WRK_COLUMN_SPARSE ? "sparse" : "numeric",
-                                        "table", columns[i].table));
-    return list;
 }
 
 static int print_json(const struct wrk_dataset *dataset, FILE *stream)
@@ -55,16 +45,10 @@ static int print_json(const struct wrk_dataset *dataset, FILE *stream)
         (json_int_t)info->n_train, "test", (json_int_t)info->n_test, "first_time", first,
         "last_time", last, "split_time", split, "split", info->split, "label_window_ms",
         (json_int_t)info->label_window_ms, "has_truth", info->has_truth, "pairs_with_action", with,
-        "user_columns", columns_json(info->user_column, info->n_user_columns), "item_columns",
-        columns_json(info->item_column, info->n_item_columns), "bytes",
+        "user_columns", wrk_columns_json(info->user_column, info->n_user_columns), "item_columns",
+        wrk_columns_json(info->item_column, info->n_item_columns), "bytes",
         (json_int_t)stored_bytes(dataset));
-    char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
-    json_decref(json);
-    if (!text)
-        return clu_fail(CLU_E_NO_MEMORY, "out of memory");
-    fprintf(stream, "%s\n", text);
-    free(text);
-    return CLU_OK;
+    return wrk_json_print(json, stream);
 }
 
 static void print_columns(const char *whose, const struct wrk_column *columns, int n, FILE *stream)

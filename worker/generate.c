@@ -12,6 +12,7 @@
 #include "cluster/hash.h"
 #include "cluster/log.h"
 #include "cluster/status.h"
+#include "worker/preset.h"
 #include "worker/schema.h"
 #include "worker/select.h"
 #include "worker/timeline.h"
@@ -30,20 +31,8 @@ enum { ID_BYTES = 24, SLICE_USERS = 1 << 20, VALUES = 2, SESSION = 8 };
 static const int64_t first_day_ms = (int64_t)1735689600 * 1000; /* 2025-01-01 */
 static const int64_t span_ms = (int64_t)30 * 86400 * 1000;
 
-static const char schema_text[] = "name: generated\n"
-                                  "user: user_id\n"
-                                  "item: video_id\n"
-                                  "action: action\n"
-                                  "time: time_ms\n"
-                                  "time_format: unix_ms\n"
-                                  "actions: [start, like, follow, forward, collect, leave]\n"
-                                  "transform: duration\n"
-                                  "position: position\n"
-                                  "duration: duration\n"
-                                  "user_features: [cohort]\n"
-                                  "item_features:\n"
-                                  "  - {name: author, column: author_id}\n"
-                                  "  - {name: duration, kind: numeric, log1p: true}\n";
+static const char schema_text[] =
+    "name: generated\n" WRK_PRESET_VIDEO_COLUMNS "user_features: [cohort]\n";
 
 struct user {
     uint64_t hash, id, n_samples;

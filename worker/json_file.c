@@ -19,6 +19,17 @@ int wrk_json_save(const char *path, json_t *json, int digits)
     return status;
 }
 
+int wrk_json_print(json_t *json, FILE *stream)
+{
+    char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
+    json_decref(json);
+    if (!text)
+        return clu_fail(CLU_E_NO_MEMORY, "no memory for the answer");
+    fprintf(stream, "%s\n", text);
+    free(text);
+    return CLU_OK;
+}
+
 int wrk_json_load(const char *path, size_t max_bytes, json_t **json_p)
 {
     char *text = NULL;

@@ -22,6 +22,21 @@ struct wrk_preset {
 WRK_PRESET_LIST(WRK_X)
 #undef WRK_X
 
+/* A schema of short video but for its name: `video`, and what generate makes (with a cohort). */
+#define WRK_PRESET_VIDEO_COLUMNS                                                                   \
+    "user: user_id\n"                                                                              \
+    "item: video_id\n"                                                                             \
+    "action: action\n"                                                                             \
+    "time: time_ms\n"                                                                              \
+    "time_format: unix_ms\n"                                                                       \
+    "actions: [start, like, follow, forward, collect, leave]\n"                                    \
+    "transform: duration\n"                                                                        \
+    "position: position\n"                                                                         \
+    "duration: duration\n"                                                                         \
+    "item_features:\n"                                                                             \
+    "  - {name: author, column: author_id}\n"                                                      \
+    "  - {name: duration, kind: numeric, log1p: true}\n"
+
 /* NULL when there is none of that name. */
 const struct wrk_preset *wrk_preset_find(const char *name);
 
