@@ -92,7 +92,7 @@ struct world {
     /* what SAVE wrote last */
     uint8_t stored[MAX_STORED];
     size_t stored_bytes;
-    uint64_t stored_owners;
+    uint64_t stored_owners, stored_incarnation[N], stored_hash; /* of all the rest */
     bool cuts, is_cut;  /* the scheduler dies at its next SAVE; it did */
     const char *broken; /* a promise that broke */
     bool asked;         /* for another shape, or to stop */
@@ -247,6 +247,25 @@ static inline void send(struct world *w, const struct schd_action *a)
     push(w, p->down, &p->n_down, note);
 }
 
+/* What is stored, as a hash that does not know who joined before whom. */
+static inline void note_stored(struct world *w, struct clu_packer *packer)
+{
+    const uint64_t n = w->c->n_incarnations, least = w->c->least_incarnation;
+    w->c->n_incarnations = w->c->least_incarnation = 0;
+    for (int i = 0; i < N; i++)
+        if (member_of(w, i)) {
+            w->stored_incarnation[i] = member_of(w, i)->incarnation;
+            member_of(w, i)->incarnation = 0;
+        }
+    schd_coordinator_save(w->c, packer);
+    w->stored_hash = clu_hash_bytes(packer->data, packer->size_bytes);
+    for (int i = 0; i < N; i++)
+        if (member_of(w, i))
+            member_of(w, i)->incarnation = w->stored_incarnation[i];
+    w->c->n_incarnations = n;
+    w->c->least_incarnation = least;
+}
+
 static inline void save(struct world *w)
 {
     static struct clu_packer packer; /* one for all worlds, never freed */
@@ -260,6 +279,7 @@ static inline void save(struct world *w)
     memcpy(w->stored, packer.data, packer.size_bytes);
     w->stored_bytes = packer.size_bytes;
     w->stored_owners = w->c->map.owners;
+    note_stored(w, &packer);
 }
 
 static inline void carry_one(struct world *w, const struct schd_action *a)

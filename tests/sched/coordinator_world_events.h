@@ -14,6 +14,14 @@
 
 /* ---- the supervisor (sched/supervise.c) ---- */
 
+/* As an exit code tells it: LOST shares one with others. */
+static inline int end_of(const struct process *p)
+{
+    if (p->life != GONE)
+        return CLU_E_LOST;
+    return p->leave_status == CLU_E_LOST ? CLU_E_UNAVAILABLE : p->leave_status;
+}
+
 static inline void tell_gone(struct world *w, int i, int status, const char *how)
 {
     w->unseen[i] = false;
@@ -25,8 +33,7 @@ static inline void tell_gone(struct world *w, int i, int status, const char *how
 /* It sees that a process has ended (on_end). */
 static inline void notice(struct world *w, int i)
 {
-    const struct process *p = &w->p[i];
-    int status = p->life == GONE ? p->leave_status : CLU_E_LOST;
+    int status = end_of(&w->p[i]);
     bool server = role_of(i) == CLU_ROLE_PS;
     bool joining = i == ADDED && w->c->change == SCHD_CHANGE_JOINING;
     bool over = w->ended || w->c->phase == SCHD_STOPPING || w->c->phase == SCHD_ENDED;
@@ -273,10 +280,7 @@ static inline void restart_scheduler(struct world *w, bool downs_arrive)
                !(has_ended(&w->p[2]) && has_ended(&w->p[3]));
     for (int i = 0; i < N && !all_run; i++) /* tell_ends: what it cannot have seen */
         if (w->p[i].pid && has_ended(&w->p[i]) && i != 3 && !w->ended)
-            tell_gone(w, i,
-                      w->p[i].life == GONE && w->p[i].leave_status ? w->p[i].leave_status
-                                                                   : CLU_E_LOST,
-                      "has ended");
+            tell_gone(w, i, end_of(&w->p[i]) ? end_of(&w->p[i]) : CLU_E_LOST, "has ended");
     w->need_recovery = !w->ended && (!all_run || w->c->phase == SCHD_BROKEN);
 }
 

