@@ -113,7 +113,7 @@ static void print_snapshot(json_t *root, FILE *out)
         fprintf(out, ", %.1f s", figure(s, "snapshot_seconds"));
     }
     if (figure(p, "snapshot_longest_step_seconds") > 0)
-        fprintf(out, ", longest step beside one %.3g s",
+        fprintf(out, "; the longest step beside one %.3g s",
                 figure(p, "snapshot_longest_step_seconds"));
     fprintf(out, "%s\n", is_true(root, "snapshot_under_way") ? "; one is under way" : "");
 }
@@ -202,7 +202,8 @@ static void print_member(json_t *root, json_t *member, FILE *out)
 {
     json_t *end = json_object_get(member, "end"), *last = json_object_get(member, "last_end"),
            *figures = json_object_get(member, "figures");
-    bool here = int_of(member, "pid") > 0 && !end;
+    bool here =
+        int_of(member, "pid") > 0 && !end && strcmp(text_of(member, "state"), "drained") != 0;
     fprintf(out, "%-7s %5lld  %-8s", text_of(member, "role"), int_of(member, "rank"),
             state_of(member));
     if (here)

@@ -43,6 +43,8 @@ static const char running[] =
     "\"rows_pushed_total\":8,\"refused_total\":3,\"malformed_total\":0}},"
     "{\"role\":\"ps\",\"rank\":1,\"state\":\"absent\",\"slow\":false,\"silent_ms\":0,\"pid\":0,"
     "\"host\":\"\",\"last_end\":{\"status\":\"ok\",\"text\":\"was killed by signal 9\"}},"
+    "{\"role\":\"ps\",\"rank\":2,\"state\":\"drained\",\"slow\":false,\"silent_ms\":9999,"
+    "\"pid\":76,\"host\":\"node-1\",\"figures\":{\"rows\":5}},"
     "{\"role\":\"worker\",\"rank\":0,\"state\":\"in\",\"slow\":true,\"silent_ms\":2,\"pid\":78,"
     "\"host\":\"node-2\"},"
     "{\"role\":\"worker\",\"rank\":1,\"state\":\"dead\",\"slow\":false,\"silent_ms\":2,\"pid\":79,"
@@ -69,6 +71,7 @@ static void test_a_member_is_a_line_with_what_matters_of_its_role(void)
     CU_ASSERT(says("ps          0  serves       12 ms       77  node-1  rows 550 (467 in memory), "
                    "memory 2.0 GiB, disk 1.0 MiB, pulled 9, pushed 8, refused 3\n"));
     CU_ASSERT(says("ps          1  awaited   (the one before: was killed by signal 9)\n"));
+    CU_ASSERT(says("ps          2  drained \n"));
     CU_ASSERT(says("worker      0  trains        2 ms       78  node-2  SLOW  samples 3072\n"));
     CU_ASSERT(says("worker      1  dead      lost silent for 9 ms\n"));
 }
