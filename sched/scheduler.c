@@ -599,8 +599,11 @@ static int begin_life(struct schd_scheduler *s, bool again)
     s->coordinator = schd_coordinator_create(&shape, &life, schd_now_ms());
     if (!s->coordinator)
         return clu_fail(CLU_E_NO_MEMORY, "no coordinator for this job");
-    /* killed before it had stored anything, there is nothing to take up: the job begins */
-    return again && life.generation > 1 ? schd_scheduler_restore(s) : CLU_OK;
+    if (again && life.generation > 1)
+        return schd_scheduler_restore(s);
+    /* before anybody hears of us: a successor takes up this, nothing older */
+    schd_scheduler_store(s);
+    return CLU_OK;
 }
 
 static int start(struct schd_scheduler *s, bool again)

@@ -284,10 +284,15 @@ static int start_sched(struct schd_supervisor *s, bool again)
 {
     s->sched.role = CLU_ROLE_SCHED;
     snprintf(s->sched.name, sizeof(s->sched.name), "sched");
-    int status = schd_launch_sched(&s->launch, again, &s->sched);
+    s->began = s->began && again;
+    /* one that died before it listened may have stored nothing: what is there is an older job's */
+    int status = schd_launch_sched(&s->launch, s->began, &s->sched);
     if (status)
         schd_supervisor_blame(s, status, false, "sched cannot be started");
-    return status ? status : wait_for(s, &s->listening, "begun to listen");
+    if (!status)
+        status = wait_for(s, &s->listening, "begun to listen");
+    s->began = s->began || !status;
+    return status;
 }
 
 static int start_ps(struct schd_supervisor *s, int rank)

@@ -37,6 +37,7 @@ struct schd_supervisor {
     struct schd_progress progress;
 
     /* what the scheduler told */
+    bool began; /* a scheduler of this job has listened: the next one takes up its state */
     bool listening, planned, recovered;
     bool recovering;    /* between the question how, and the answer that it is done */
     bool start_workers; /* the plan: whom to end and to start */

@@ -120,6 +120,49 @@ static void test_who_dies_while_the_scheduler_is_restarted_is_missed_by_the_new_
     close_job(&d, before);
 }
 
+/* How many lines of the scheduler's log hold a text. */
+static int n_said(const struct driver *d, const char *text)
+{
+    char path[700], line[1024];
+    int n = 0;
+    snprintf(path, sizeof(path), "%s/out/run/log/sched-0.log", d->folder);
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof(line), file))
+        n += strstr(line, text) != NULL;
+    if (file)
+        fclose(file);
+    return n;
+}
+
+/* A job that was stopped is started again, and its scheduler dies in its first moments: the next
+ * one begins this job, it does not take up the end of the one before. */
+static void test_a_scheduler_killed_as_it_starts_takes_up_nothing_old(void)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    char *more[] = {"--max-restarts", "8", "--durability", "log", NULL};
+    open_job(&d, LONG, "");
+    for (int i = 0; i < 5; i++) {
+        const int n_joined = n_said(&d, "2 workers joined");
+        CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, more), 0);
+        if (i > 0) {
+            pid_t sched = driver_await(&d, "sluice sched", "", 0, 10000);
+            CU_ASSERT_FATAL(sched > 0);
+            driver_nap((i - 1) * 6);
+            kill(sched, SIGKILL);
+        }
+        int64_t until = driver_now_ms() + 30000;
+        while (n_said(&d, "2 workers joined") == n_joined && driver_now_ms() < until &&
+               driver_find(&d, "train", "", 0) > 0)
+            driver_nap(20);
+        CU_ASSERT(n_said(&d, "2 workers joined") > n_joined);
+        kill(d.pid, SIGTERM);
+        CU_ASSERT_EQUAL(driver_wait(&d, DIES_WITHIN_MS), 75);
+    }
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "sched was killed by signal 9"));
+    close_job(&d, before);
+}
+
 static void test_an_interrupt_stops_cleanly_and_the_job_resumes(void)
 {
     struct driver d;
@@ -241,6 +284,7 @@ SUITE("cluster_e2e.job", T(test_a_job_trains_and_ends_with_0),
       T(test_a_killed_scheduler_is_named), T(test_a_killed_worker_is_named),
       T(test_a_killed_mpirun_is_named),
       T(test_who_dies_while_the_scheduler_is_restarted_is_missed_by_the_new_one),
+      T(test_a_scheduler_killed_as_it_starts_takes_up_nothing_old),
       T(test_an_interrupt_stops_cleanly_and_the_job_resumes),
       T(test_an_interrupt_while_the_job_starts_ends_it_with_75),
       T(test_a_scheduler_that_is_told_to_stop_stops_the_job),
