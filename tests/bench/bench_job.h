@@ -1,16 +1,36 @@
-/* What benches of whole jobs share: a data set of any size, and metrics.jsonl of a job that runs,
- * read on as it grows, so that rates and longest steps can be told of any window of time.
+/* What benches of whole jobs share: their arguments, a data set of any size, a job on it, and its
+ * metrics.jsonl, read on as it grows, so that rates and longest steps can be told of any window of
+ * time.
+ *
+ *     bench_NAME [--tiny] [--rounds N] [--data DIR] [thousands, of what the bench says]
+ *
+ * --data: a set made before, by `sluice generate`, where making it takes longer than the machine can
+ * be kept quiet.
  */
 #ifndef TESTS_BENCH_BENCH_JOB_H
 #define TESTS_BENCH_BENCH_JOB_H
 
+#include "tests/bench/bench_numbers.h"
 #include "tests/cluster_e2e/driver.h"
 #include "tests/cluster_e2e/small_data.h"
 
 #include <inttypes.h>
 #include <stdint.h>
 
-enum { BENCH_MAX_LINES = 1 << 18 };
+enum { BENCH_MAX_LINES = 1 << 18, BENCH_MAX_ROUNDS = 32 };
+
+struct bench_args {
+    bool tiny;
+    int rounds;
+    const char *data;
+    long n;
+};
+
+struct bench_job {
+    struct small_data data;
+    struct driver d;
+    char set[600];
+};
 
 /* metrics.jsonl so far, read on from where the last look ended */
 struct bench_metrics {
@@ -18,6 +38,8 @@ struct bench_metrics {
     int n_steps, n_snapshots;
     uint64_t step[BENCH_MAX_LINES];
     int64_t time_ms[BENCH_MAX_LINES];
+    uint64_t highest; /* step so far: after a roll-back steps are done again */
+    int64_t highest_ms;
     int64_t snapshot_ms; /* when the newest was whole */
     /* the newest change of shape: when buckets began to move and had, when it was over */
     int n_changes, n_moved;
@@ -28,15 +50,48 @@ struct bench_window {
     int first, last; /* lines of metrics */
 };
 
-static inline int bench_make_data(const struct small_data *d, long users, char *set,
-                                  size_t set_bytes)
+/* False when they make no sense. tiny: what --tiny sets n and rounds to is up to the bench. */
+static inline bool bench_args_take(int argc, char **argv, struct bench_args *args)
 {
-    char command[1400];
-    snprintf(set, set_bytes, "%s/bench", d->folder);
-    snprintf(command, sizeof(command),
-             "'%s' generate --users %ld --items %ld --samples %ld --seed 3 --out '%s' >/dev/null",
-             SLUICE, users, users / 4 + 200, users * 2, set);
-    return system(command);
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--tiny") == 0)
+            args->tiny = true;
+        else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
+            args->rounds = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--data") == 0 && i + 1 < argc)
+            args->data = argv[++i];
+        else
+            args->n = atol(argv[i]) * 1000;
+    }
+    if (args->tiny)
+        args->n = 2000;
+    return args->rounds >= 1 && args->rounds <= BENCH_MAX_ROUNDS && args->n >= 1000;
+}
+
+/* Makes the data of that many users, unless it was given, and opens the job: not started yet. */
+static inline int bench_job_open(struct bench_job *job, const struct bench_args *args, long users,
+                                 const char *settings)
+{
+    char text[2048];
+    if (small_data_open_folder(&job->data))
+        return -1;
+    snprintf(job->set, sizeof(job->set), "%s", args->data ? args->data : job->data.set);
+    if (!args->data && small_data_generate(&job->data, SLUICE, users, users / 4 + 200, users * 2))
+        return -1;
+    snprintf(text, sizeof(text),
+             "data: %s\nheads: 2\nhistory: 10\nbatch: 256\nlog_every: 1\nepochs: 1000\n"
+             "read: greedy\n%s",
+             job->set, settings);
+    return driver_open(&job->d, text);
+}
+
+/* Ends it; what it ended with, and whatever is left, is a failure too. */
+static inline bool bench_job_close(struct bench_job *job, bool failed)
+{
+    failed |= driver_left(&job->d, 2000) > 0;
+    driver_close(&job->d, failed);
+    small_data_close(&job->data);
+    return failed;
 }
 
 static inline int64_t bench_wall_ms(void)
@@ -84,10 +139,34 @@ static inline void bench_look(const struct driver *d, struct bench_metrics *m)
             bench_take_change(m, line, time_ms);
         } else if (strstr(line, "\"kind\":\"progress\"")) {
             m->step[m->n_steps] = strtoull(step + strlen("\"step\":"), NULL, 10);
+            if (m->step[m->n_steps] > m->highest) {
+                m->highest = m->step[m->n_steps];
+                m->highest_ms = time_ms;
+            }
             m->time_ms[m->n_steps++] = time_ms;
         }
     }
     fclose(file);
+}
+
+/* Looks on for a while. */
+static inline void bench_watch(const struct driver *d, struct bench_metrics *m, int64_t ms)
+{
+    for (int64_t until = bench_wall_ms() + ms; bench_wall_ms() < until; driver_nap(5))
+        bench_look(d, m);
+}
+
+/* Waits for a step above `step`; the time of its report, or -1. */
+static inline int64_t bench_await_step(const struct driver *d, struct bench_metrics *m,
+                                       uint64_t step, int64_t timeout_ms)
+{
+    int64_t until = bench_wall_ms() + timeout_ms;
+    for (bench_look(d, m); m->highest <= step; bench_look(d, m)) {
+        if (bench_wall_ms() > until)
+            return -1;
+        driver_nap(5);
+    }
+    return m->highest_ms;
 }
 
 /* The lines that lie within this time, and the one before it. */
@@ -117,12 +196,6 @@ static inline double bench_longest_step(const struct bench_metrics *m, struct be
         if (m->time_ms[i] - m->time_ms[i - 1] > longest)
             longest = m->time_ms[i] - m->time_ms[i - 1];
     return (double)longest / 1000;
-}
-
-static inline int bench_by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 #endif

@@ -15,11 +15,12 @@
 #include "embeddings/table.h"
 #include "ps/client.h"
 #include "ps/server.h"
+#include "tests/bench/bench_numbers.h"
+#include "tests/cluster_e2e/hosts.h"
 
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,19 +62,6 @@ static void fail_if(int status, const char *what)
     }
 }
 
-static int shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static int shell(const char *format, ...)
-{
-    char command[1024];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(command, sizeof(command), format, args);
-    va_end(args);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 static double now_s(clockid_t clock)
 {
     struct timespec now;
@@ -85,7 +73,8 @@ static double now_s(clockid_t clock)
 
 static void take_down(const struct bench *bench)
 {
-    shell("ip netns del %ss 2>/dev/null; ip netns del %sc 2>/dev/null", bench->net, bench->net);
+    hosts_shell("ip netns del %ss 2>/dev/null; ip netns del %sc 2>/dev/null", bench->net,
+                bench->net);
 }
 
 /* Two hosts and a link of that rate between them; false where they cannot be made. */
@@ -93,13 +82,16 @@ static bool bring_up(const struct bench *bench, const char *rate)
 {
     const char *n = bench->net;
     return geteuid() == 0 &&
-           !shell("ip netns add %ss 2>/dev/null && ip netns add %sc 2>/dev/null", n, n) &&
-           !shell("ip -n %ss link add eth0 type veth peer name eth0 netns %sc", n, n) &&
-           !shell("ip -n %ss addr add 10.78.0.1/24 dev eth0 && ip -n %ss link set eth0 up", n, n) &&
-           !shell("ip -n %sc addr add 10.78.0.2/24 dev eth0 && ip -n %sc link set eth0 up", n, n) &&
-           !shell("for h in %ss %sc; do tc -n $h qdisc add dev eth0 root tbf rate %s burst 256kb "
-                  "latency 100ms || exit 1; done",
-                  n, n, rate);
+           !hosts_shell("ip netns add %ss 2>/dev/null && ip netns add %sc 2>/dev/null", n, n) &&
+           !hosts_shell("ip -n %ss link add eth0 type veth peer name eth0 netns %sc", n, n) &&
+           !hosts_shell("ip -n %ss addr add 10.78.0.1/24 dev eth0 && ip -n %ss link set eth0 up", n,
+                        n) &&
+           !hosts_shell("ip -n %sc addr add 10.78.0.2/24 dev eth0 && ip -n %sc link set eth0 up", n,
+                        n) &&
+           !hosts_shell(
+               "for h in %ss %sc; do tc -n $h qdisc add dev eth0 root tbf rate %s burst 256kb "
+               "latency 100ms || exit 1; done",
+               n, n, rate);
 }
 
 static void enter(const struct bench *bench, char host)
@@ -174,18 +166,6 @@ static void run_steps(struct mode *mode, int table, struct batch *batch, int n_s
     }
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof(*values), compare);
-    return values[n / 2];
-}
-
 static void measure(const struct bench *bench, const struct network *network, struct mode *mode,
                     int table, bool dense, const char *dtype)
 {
@@ -222,15 +202,15 @@ static void measure(const struct bench *bench, const struct network *network, st
         if (r >= 0)
             ratio[r] = mode[1].rows_per_second[r] / mode[0].rows_per_second[r];
     }
-    double middle = median(ratio, bench->rounds);
+    double middle = bench_middle(ratio, bench->rounds);
     printf("{\"bench\":\"keys\",\"name\":\"%s\",\"value\":%.0f,\"unit\":\"rows/s\","
            "\"baseline\":%.0f,\"ratio\":%.3f,\"min\":%.3f,\"max\":%.3f,\"bytes_a_row\":%.1f,"
            "\"plain_bytes_a_row\":%.1f,\"client_cpu_us_a_step\":%.0f,"
            "\"plain_client_cpu_us_a_step\":%.0f}\n",
-           name, median(mode[1].rows_per_second, bench->rounds),
-           median(mode[0].rows_per_second, bench->rounds), middle, ratio[0],
+           name, bench_middle(mode[1].rows_per_second, bench->rounds),
+           bench_middle(mode[0].rows_per_second, bench->rounds), middle, ratio[0],
            ratio[bench->rounds - 1], mode[1].bytes_a_row, mode[0].bytes_a_row,
-           median(mode[1].cpu, bench->rounds), median(mode[0].cpu, bench->rounds));
+           bench_middle(mode[1].cpu, bench->rounds), bench_middle(mode[0].cpu, bench->rounds));
     fflush(stdout);
 }
 

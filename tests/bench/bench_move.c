@@ -7,13 +7,13 @@
  * another number of servers), the longest step meanwhile, the seconds that the move takes, rows
  * moved and how many a second.
  *
- *     bench_move [--tiny] [--rounds N] [rows in thousands, default 200]
+ *     bench_move [--tiny] [--rounds N] [--data DIR] [rows in thousands, default 200]
  */
 #include "tests/bench/bench_job.h"
 
 #include <jansson.h>
 
-enum { MAX_ROUNDS = 12, WITHIN_MS = 60000, SERVERS = 4 };
+enum { WITHIN_MS = 60000, SERVERS = 4 };
 
 struct round {
     bool adds;
@@ -51,13 +51,6 @@ static int count_rows(const struct driver *d, const char *figure, double *newest
     return rank;
 }
 
-/* Looks on for a while. */
-static void watch(const struct driver *d, struct bench_metrics *m, int64_t ms)
-{
-    for (int64_t until = bench_wall_ms() + ms; bench_wall_ms() < until; driver_nap(5))
-        bench_look(d, m);
-}
-
 /* Waits until the table has at least that many rows. */
 static bool await_rows(const struct driver *d, double rows)
 {
@@ -74,7 +67,7 @@ static int measure(const struct driver *d, struct bench_metrics *m, int64_t wind
     char command[1200];
     double all = 0;
     int n = m->n_changes + 1;
-    watch(d, m, window_ms);
+    bench_watch(d, m, window_ms);
     int64_t asked_ms = bench_wall_ms();
     if (count_rows(d, "rows", &round->rows, &all) < 0)
         return -1;
@@ -87,7 +80,7 @@ static int measure(const struct driver *d, struct bench_metrics *m, int64_t wind
         if (bench_wall_ms() > until)
             return -1;
     }
-    watch(d, m, window_ms);
+    bench_watch(d, m, window_ms);
     if (m->n_steps == BENCH_MAX_LINES || m->moved_ms <= m->moving_ms)
         return -1;
     for (int i = 0; round->adds && i < 50; i++) { /* it tells of them with one of its next beats */
@@ -111,16 +104,11 @@ static int measure(const struct driver *d, struct bench_metrics *m, int64_t wind
     return round->before > 0 && round->with > 0 && round->after > 0 ? 0 : -1;
 }
 
-static double middle(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof(double), bench_by_value);
-    return values[n / 2];
-}
-
 static void print_kind(const char *name, const struct round *rounds, int n, bool adds)
 {
-    double ratio[MAX_ROUNDS], with[MAX_ROUNDS], base[MAX_ROUNDS], seconds[MAX_ROUNDS];
-    double whole[MAX_ROUNDS], rows[MAX_ROUNDS], longest = 0, longest_without = 0;
+    double ratio[BENCH_MAX_ROUNDS], with[BENCH_MAX_ROUNDS], base[BENCH_MAX_ROUNDS],
+        seconds[BENCH_MAX_ROUNDS];
+    double whole[BENCH_MAX_ROUNDS], rows[BENCH_MAX_ROUNDS], longest = 0, longest_without = 0;
     int k = 0, n_buckets = 0;
     for (int i = 0; i < n; i++) {
         const struct round *r = &rounds[i];
@@ -139,66 +127,48 @@ static void print_kind(const char *name, const struct round *rounds, int n, bool
     }
     if (!k)
         return;
-    double half = middle(ratio, k), took = middle(seconds, k), moved = middle(rows, k);
+    double half = bench_middle(ratio, k), took = bench_middle(seconds, k),
+           moved = bench_middle(rows, k);
     printf("{\"name\":\"%s_rate\",\"value\":%.1f,\"unit\":\"steps/s\",\"baseline\":%.1f,"
            "\"baseline_name\":\"before and after\",\"ratio\":%.3f,\"min\":%.3f,\"max\":%.3f,"
            "\"rounds\":%d}\n",
-           name, middle(with, k), middle(base, k), half, ratio[0], ratio[k - 1], k);
+           name, bench_middle(with, k), bench_middle(base, k), half, ratio[0], ratio[k - 1], k);
     printf("{\"name\":\"%s_longest_step\",\"value\":%.3f,\"unit\":\"s\",\"baseline\":%.3f,"
            "\"baseline_name\":\"the longest before or after\",\"ratio\":%.2f}\n",
            name, longest, longest_without, longest_without > 0 ? longest / longest_without : 0);
     printf("{\"name\":\"%s_rows\",\"value\":%.0f,\"unit\":\"rows/s\",\"rows\":%.0f,"
            "\"buckets\":%d,\"seconds\":%.3f,\"min\":%.3f,\"max\":%.3f,\"from_asked\":%.3f}\n",
            name, moved / took, moved, n_buckets, took, seconds[0], seconds[k - 1],
-           middle(whole, k));
+           bench_middle(whole, k));
 }
 
 int main(int argc, char **argv)
 {
     static struct bench_metrics metrics;
-    static struct round rounds[MAX_ROUNDS];
-    bool tiny = false;
-    long n_rows = 200000;
-    int n_rounds = 8, n = 0;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--tiny") == 0)
-            tiny = true;
-        else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
-            n_rounds = atoi(argv[++i]);
-        else
-            n_rows = atol(argv[i]) * 1000;
-    }
-    if (tiny) {
-        n_rows = 2000;
-        n_rounds = 2;
-    }
-    if (n_rounds < 1 || n_rounds > MAX_ROUNDS || n_rows < 1000)
+    static struct round rounds[BENCH_MAX_ROUNDS];
+    static struct bench_job job;
+    struct driver *d = &job.d;
+    struct bench_args args = {.rounds = 8, .n = 200000};
+    int n = 0;
+    if (!bench_args_take(argc, argv, &args))
         return 64;
-    struct small_data data;
-    struct driver d;
-    char text[1024], set[600];
-    if (small_data_open(&data, SLUICE) || bench_make_data(&data, 2 * n_rows, set, sizeof(set)))
+    if (args.tiny)
+        args.rounds = 2;
+    if (bench_job_open(&job, &args, 2 * args.n, "servers: 4\nshards: 1\nworkers: 1\nwidth: 32\n"))
         return 1;
-    snprintf(text, sizeof(text),
-             "data: %s\nservers: %d\nshards: 1\nworkers: 1\nwidth: 32\nheads: 2\nhistory: 10\n"
-             "batch: 256\nlog_every: 1\nepochs: 1000\nread: greedy\n",
-             set, SERVERS);
-    int64_t window_ms = tiny ? 300 : 3000;
-    bool failed = driver_open(&d, text) || driver_start(&d, SLUICE, NULL) ||
-                  !driver_await_text(&d, "metrics.jsonl", "\"step\":20,", 60000) ||
-                  !await_rows(&d, 0.8 * (double)n_rows);
-    for (; !failed && n < n_rounds; n++) {
+    int64_t window_ms = args.tiny ? 300 : 3000;
+    bool failed = driver_start(d, SLUICE, NULL) ||
+                  bench_await_step(d, &metrics, 20, WITHIN_MS) < 0 ||
+                  !await_rows(d, 0.8 * (double)args.n);
+    for (; !failed && n < args.rounds; n++) {
         rounds[n].adds = n % 2 == 1;
-        failed = measure(&d, &metrics, window_ms, &rounds[n]) != 0;
+        failed = measure(d, &metrics, window_ms, &rounds[n]) != 0;
     }
-    kill(d.pid, SIGTERM);
-    failed |= driver_wait(&d, 60000) != 75;
+    kill(d->pid, SIGTERM);
+    failed |= driver_wait(d, 60000) != 75;
     if (!failed) {
         print_kind("move_drain", rounds, n, false);
         print_kind("move_add", rounds, n, true);
     }
-    failed |= driver_left(&d, 2000) > 0;
-    driver_close(&d, failed);
-    small_data_close(&data);
-    return failed;
+    return bench_job_close(&job, failed);
 }

@@ -2,79 +2,11 @@
  * kill to the first step that was not done before it. The baseline is the start of the same job:
  * from `sluice train` to its first step.
  *
- *     bench_recovery [--tiny] [rows in thousands, default 200]
+ *     bench_recovery [--tiny] [--rounds N] [--data DIR] [rows in thousands, default 200]
  */
-#include "tests/cluster_e2e/driver.h"
-#include "tests/cluster_e2e/small_data.h"
+#include "tests/bench/bench_job.h"
 
-#include <inttypes.h>
-#include <stdint.h>
-
-static char set[600];
-
-static int make_data(const struct small_data *d, long users)
-{
-    char command[1400];
-    snprintf(set, sizeof(set), "%s/bench", d->folder);
-    snprintf(command, sizeof(command),
-             "'%s' generate --users %ld --items %ld --samples %ld --seed 3 --out '%s' >/dev/null",
-             SLUICE, users, users / 4 + 200, users * 2, set);
-    return system(command);
-}
-
-static int open_job(struct driver *d)
-{
-    char text[1024];
-    snprintf(text, sizeof(text),
-             "data: %s\nservers: 2\nshards: 2\nworkers: 2\nwidth: 16\nheads: 2\nhistory: 10\n"
-             "batch: 256\nlog_every: 1\nepochs: 1000\nread: greedy\nmax_restarts: 50\n"
-             "snapshot_every: 100\nkeep: 2\nstart_timeout_ms: 120000\n",
-             set);
-    return driver_open(d, text);
-}
-
-/* The highest step in metrics.jsonl and when it was reported (wall clock, ms); 0 when there is
- * none. */
-static uint64_t last_step(const struct driver *d, int64_t *time_ms_p)
-{
-    char path[700], line[16384];
-    uint64_t last = 0;
-    snprintf(path, sizeof(path), "%s/out/run/metrics.jsonl", d->folder);
-    FILE *file = fopen(path, "r");
-    while (file && fgets(line, sizeof(line), file)) {
-        int64_t time_ms;
-        uint64_t step;
-        const char *at = strstr(line, "\"step\":");
-        if (!strstr(line, "\"kind\":\"progress\"") || !at ||
-            sscanf(line, "{\"time_ms\":%" SCNd64, &time_ms) != 1 ||
-            sscanf(at, "\"step\":%" SCNu64, &step) != 1 || step <= last)
-            continue;
-        last = step;
-        *time_ms_p = time_ms;
-    }
-    if (file)
-        fclose(file);
-    return last;
-}
-
-static int64_t wall_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* Waits for a step above `step`; the time of its report, or -1. */
-static int64_t await_step(const struct driver *d, uint64_t step, int timeout_ms)
-{
-    int64_t time_ms = 0, until = driver_now_ms() + timeout_ms;
-    while (driver_now_ms() < until) {
-        if (last_step(d, &time_ms) > step)
-            return time_ms;
-        driver_nap(5);
-    }
-    return -1;
-}
+enum { START_MS = 120000 };
 
 static pid_t find_role(const struct driver *d, const char *role)
 {
@@ -84,78 +16,60 @@ static pid_t find_role(const struct driver *d, const char *role)
                            : strcmp(role, "sched") == 0 ? "sluice sched"
                                                         : "mpirun -n",
                            strcmp(role, "ps") == 0 ? "--rank 1" : "", 0);
-    pid_t pid;
-    for (int i = 0; (pid = driver_find(d, "sluice worker", "", i)) > 0; i++) {
-        char line[8192];
-        driver_command_line(pid, line, sizeof(line));
-        if (strncmp(line, "mpirun", 6) != 0)
-            return pid;
-    }
-    return -1;
+    return driver_find_worker(d, 0);
 }
 
-static void report(const char *role, long rows, int64_t ms, int64_t start_ms, const char *spread)
+static int measure(const struct driver *d, struct bench_metrics *m, const char *role,
+                   const struct bench_args *args, double start_s)
 {
-    printf("{\"name\":\"recovery_%s\",\"rows\":%ld,\"value\":%.3f,\"unit\":\"s\",\"baseline\":%.3f,"
-           "\"baseline_name\":\"start of the job\",\"ratio\":%.2f,\"spread\":\"%s\"}\n",
-           role, rows, (double)ms / 1000, (double)start_ms / 1000, (double)ms / (double)start_ms,
-           spread);
-    fflush(stdout);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static int measure(struct driver *d, const char *role, long rows, int n, int64_t start_ms)
-{
-    int64_t ms[16], time_ms;
-    char spread[64];
-    for (int i = 0; i < n; i++) {
-        uint64_t step = last_step(d, &time_ms);
-        if (await_step(d, step + 20, 60000) < 0) /* off the last snapshot, and steady */
+    double seconds[BENCH_MAX_ROUNDS];
+    for (int i = 0; i < args->rounds; i++) {
+        bench_look(d, m); /* off the last snapshot, and steady */
+        if (bench_await_step(d, m, m->highest + 20, 60000) < 0)
             return -1;
         pid_t pid = find_role(d, role);
-        int64_t killed_ms = wall_ms();
+        int64_t killed_ms = bench_wall_ms();
         if (pid < 0 || kill(pid, SIGKILL))
             return -1;
         driver_nap(100); /* reports that were on their way */
-        step = last_step(d, &time_ms);
-        time_ms = await_step(d, step, 120000);
+        bench_look(d, m);
+        int64_t time_ms = bench_await_step(d, m, m->highest, START_MS);
         if (time_ms < 0)
             return -1;
-        ms[i] = time_ms - killed_ms;
+        seconds[i] = (double)(time_ms - killed_ms) / 1000;
     }
-    qsort(ms, (size_t)n, sizeof(ms[0]), by_value);
-    snprintf(spread, sizeof(spread), "%.3f..%.3f of %d", (double)ms[0] / 1000,
-             (double)ms[n - 1] / 1000, n);
-    report(role, rows, ms[n / 2], start_ms, spread);
+    double middle = bench_middle(seconds, args->rounds);
+    printf("{\"name\":\"recovery_%s\",\"rows\":%ld,\"value\":%.3f,\"unit\":\"s\",\"baseline\":%.3f,"
+           "\"baseline_name\":\"start of the job\",\"ratio\":%.2f,\"min\":%.3f,\"max\":%.3f,"
+           "\"rounds\":%d}\n",
+           role, args->n, middle, start_s, middle / start_s, seconds[0], seconds[args->rounds - 1],
+           args->rounds);
+    fflush(stdout);
     return 0;
 }
 
 int main(int argc, char **argv)
 {
     static const char *const roles[] = {"ps", "worker", "mpirun", "sched"};
-    bool tiny = argc > 1 && strcmp(argv[1], "--tiny") == 0;
-    long rows = argc > 1 && !tiny ? atol(argv[1]) * 1000 : 200000;
-    struct small_data data;
-    struct driver d;
-    if (tiny)
-        rows = 2000;
-    if (small_data_open(&data, SLUICE) || make_data(&data, rows) || open_job(&d))
+    static struct bench_metrics metrics;
+    static struct bench_job job;
+    struct bench_args args = {.rounds = 5, .n = 200000};
+    if (!bench_args_take(argc, argv, &args))
+        return 64;
+    if (args.tiny)
+        args.rounds = 1;
+    if (bench_job_open(&job, &args, args.n,
+                       "servers: 2\nshards: 2\nworkers: 2\nwidth: 16\nmax_restarts: 50\n"
+                       "snapshot_every: 100\nkeep: 2\nstart_timeout_ms: 120000\n"))
         return 1;
-    int64_t began_ms = wall_ms();
-    int failed = driver_start(&d, SLUICE, NULL);
-    int64_t first_ms = failed ? -1 : await_step(&d, 0, 120000);
+    int64_t began_ms = bench_wall_ms();
+    bool failed = driver_start(&job.d, SLUICE, NULL);
+    int64_t first_ms = failed ? -1 : bench_await_step(&job.d, &metrics, 0, START_MS);
     failed = first_ms < 0;
-    for (int i = 0; i < (tiny ? 2 : 4) && !failed; i++)
-        failed = measure(&d, roles[tiny ? 3 * i : i], rows, tiny ? 1 : 5, first_ms - began_ms);
-    kill(d.pid, SIGKILL);
-    driver_wait(&d, 1000);
-    failed |= driver_left(&d, 2000) > 0;
-    driver_close(&d, failed);
-    small_data_close(&data);
-    return failed != 0;
+    for (int i = 0; i < (args.tiny ? 2 : 4) && !failed; i++)
+        failed = measure(&job.d, &metrics, roles[args.tiny ? 3 * i : i], &args,
+                         (double)(first_ms - began_ms) / 1000);
+    kill(job.d.pid, SIGKILL);
+    driver_wait(&job.d, 1000);
+    return bench_job_close(&job, failed);
 }

@@ -3,36 +3,55 @@
  *
  *     without --ask--> while it is written --whole--> after it (its layers are merged) --> without
  *
- * Figures: the rate of steps while and after against without (medians over the rounds), the longest
- * step because of one, and how fast full snapshots and deltas are written beside dd to the same
- * disk.
+ * A snapshot is written in less than a second, so its window is short and the machine's moods count
+ * in it. Each is therefore set beside the mean of the windows without before and after it, and so
+ * is, to tell the noise, a window as short from the middle of the one without before it. Of both
+ * kinds the figures are the mean of all rounds, each by its length, and the standard error of that.
  *
- *     bench_snapshot [--tiny] [--rounds N] [rows in thousands, default 200]
+ * Figures: the rate of steps while and after against without, the longest step because of one, and
+ * how fast full snapshots and deltas are written beside dd to the same disk.
+ *
+ *     bench_snapshot [--tiny] [--rounds N] [--data DIR] [users in thousands, default 200]
  */
 #include "tests/bench/bench_job.h"
 
-enum { MAX_ROUNDS = 15, WITHIN_MS = 120000 };
+#include <math.h>
+
+enum { WITHIN_MS = 120000 };
 
 struct round {
-    double without, with, after;          /* steps a second */
+    double base, with, noise, after;      /* steps a second; base: without, around it */
+    double with_s, after_s;               /* seconds that were looked at */
     double longest_with, longest_without; /* seconds */
     double bytes, seconds;                /* of the snapshot, from order to whole */
     bool is_delta;
 };
 
-/* The lines of the next ms milliseconds, or until the n-th snapshot is whole. */
-static struct bench_window watch(const struct driver *d, struct bench_metrics *m, int64_t ms,
-                                 int n_snapshots)
+/* Looks until the n-th snapshot is whole. */
+static struct bench_window watch_snapshot(const struct driver *d, struct bench_metrics *m, int n)
 {
     bench_look(d, m);
     struct bench_window window = {m->n_steps > 0 ? m->n_steps - 1 : 0, 0};
-    int64_t until = bench_wall_ms() + (n_snapshots ? WITHIN_MS : ms);
-    while (bench_wall_ms() < until && !(n_snapshots && m->n_snapshots >= n_snapshots)) {
-        driver_nap(5);
+    for (int64_t until = bench_wall_ms() + WITHIN_MS; bench_wall_ms() < until && m->n_snapshots < n;
+         driver_nap(5))
         bench_look(d, m);
-    }
     window.last = m->n_steps - 1;
     return window;
+}
+
+/* The same for some time. */
+static struct bench_window watch(const struct driver *d, struct bench_metrics *m, int64_t ms)
+{
+    bench_look(d, m);
+    struct bench_window window = {m->n_steps > 0 ? m->n_steps - 1 : 0, 0};
+    bench_watch(d, m, ms);
+    window.last = m->n_steps - 1;
+    return window;
+}
+
+static double seconds_of(const struct bench_metrics *m, struct bench_window w)
+{
+    return (double)(m->time_ms[w.last] - m->time_ms[w.first]) / 1000;
 }
 
 /* Bytes of the newest snapshot, and whether it stands upon another. */
@@ -52,24 +71,38 @@ static void look_at_newest(const struct driver *d, struct round *round)
     pclose(pipe);
 }
 
+/* A window as long as that one from the middle of another. */
+static struct bench_window middle_of(const struct bench_metrics *m, struct bench_window outer,
+                                     struct bench_window like)
+{
+    int64_t ms = m->time_ms[like.last] - m->time_ms[like.first],
+            from = (m->time_ms[outer.first] + m->time_ms[outer.last] - ms) / 2;
+    return bench_between(m, from, from + ms);
+}
+
+/* without: the window before this round; on return that after it. */
 static int measure(const struct driver *d, struct bench_metrics *m, int64_t window_ms,
-                   struct round *round)
+                   struct bench_window *without, struct round *round)
 {
     char command[1200];
-    struct bench_window without = watch(d, m, window_ms, 0);
     int64_t asked_ms = bench_wall_ms();
     snprintf(command, sizeof(command), "'%s' snapshot '%s/out' >/dev/null", SLUICE, d->folder);
     int n = m->n_snapshots + 1;
     if (system(command) != 0)
         return -1;
-    struct bench_window with = watch(d, m, 0, n), after = watch(d, m, window_ms, 0);
+    struct bench_window before = *without, with = watch_snapshot(d, m, n);
+    struct bench_window after = watch(d, m, window_ms), next = watch(d, m, window_ms);
     if (m->n_snapshots < n || m->n_steps == BENCH_MAX_LINES)
         return -1;
+    *without = next;
     *round = (struct round){
-        .without = bench_rate(m, without),
+        .base = (bench_rate(m, before) + bench_rate(m, next)) / 2,
         .with = bench_rate(m, with),
+        .noise = bench_rate(m, middle_of(m, before, with)),
         .after = bench_rate(m, after),
-        .longest_without = bench_longest_step(m, without),
+        .with_s = seconds_of(m, with),
+        .after_s = seconds_of(m, after),
+        .longest_without = bench_longest_step(m, before),
         .longest_with = bench_longest_step(m, with),
         .seconds = (double)(m->snapshot_ms - asked_ms) / 1000,
     };
@@ -77,21 +110,54 @@ static int measure(const struct driver *d, struct bench_metrics *m, int64_t wind
     return 0;
 }
 
-static void print_ratio(const char *name, const struct round *rounds, int n, bool after)
+struct ratio {
+    double value, error, min, max;
+};
+
+/* Of all rounds, by how long each was: rate [n], base [n], seconds [n]. */
+static struct ratio ratio_of(const double *rate, const double *base, const double *seconds, int n)
 {
-    double ratio[MAX_ROUNDS], value[MAX_ROUNDS], base[MAX_ROUNDS];
+    struct ratio r = {.min = INFINITY};
+    double steps = 0, would_be = 0, squares = 0;
     for (int i = 0; i < n; i++) {
-        value[i] = after ? rounds[i].after : rounds[i].with;
-        base[i] = rounds[i].without;
-        ratio[i] = value[i] / base[i];
+        double one = rate[i] / base[i];
+        steps += rate[i] * seconds[i];
+        would_be += base[i] * seconds[i];
+        r.min = one < r.min ? one : r.min;
+        r.max = one > r.max ? one : r.max;
     }
-    qsort(ratio, (size_t)n, sizeof(double), bench_by_value);
-    qsort(value, (size_t)n, sizeof(double), bench_by_value);
-    qsort(base, (size_t)n, sizeof(double), bench_by_value);
-    printf(
-        "{\"name\":\"%s\",\"value\":%.2f,\"unit\":\"steps/s\",\"baseline\":%.2f,"
-        "\"baseline_name\":\"without\",\"ratio\":%.3f,\"min\":%.3f,\"max\":%.3f,\"rounds\":%d}\n",
-        name, value[n / 2], base[n / 2], ratio[n / 2], ratio[0], ratio[n - 1], n);
+    r.value = steps / would_be;
+    for (int i = 0; i < n; i++)
+        squares += (rate[i] / base[i] - r.value) * (rate[i] / base[i] - r.value);
+    r.error = n > 1 ? sqrt(squares / (n - 1) / n) : 0;
+    return r;
+}
+
+static void print_ratios(const struct round *rounds, int n)
+{
+    double rate[3][BENCH_MAX_ROUNDS], seconds[3][BENCH_MAX_ROUNDS], base[BENCH_MAX_ROUNDS];
+    static const char *const names[] = {"snapshot_train_rate", "snapshot_noise",
+                                        "snapshot_after_rate"};
+    for (int i = 0; i < n; i++) {
+        base[i] = rounds[i].base;
+        rate[0][i] = rounds[i].with;
+        rate[1][i] = rounds[i].noise;
+        rate[2][i] = rounds[i].after;
+        seconds[0][i] = seconds[1][i] = rounds[i].with_s;
+        seconds[2][i] = rounds[i].after_s;
+    }
+    for (int k = 0; k < 3; k++) {
+        struct ratio r = ratio_of(rate[k], base, seconds[k], n);
+        double all = 0, all_base = 0;
+        for (int i = 0; i < n; i++) {
+            all += rate[k][i] / n;
+            all_base += base[i] / n;
+        }
+        printf("{\"name\":\"%s\",\"value\":%.1f,\"unit\":\"steps/s\",\"baseline\":%.1f,"
+               "\"baseline_name\":\"without\",\"ratio\":%.3f,\"standard_error\":%.3f,"
+               "\"min\":%.3f,\"max\":%.3f,\"rounds\":%d}\n",
+               names[k], all, all_base, r.value, r.error, r.min, r.max, n);
+    }
 }
 
 /* Bytes a second that dd writes to the same disk, fsync included. */
@@ -111,7 +177,7 @@ static double dd_rate(const struct small_data *d, double bytes)
 
 static void print_speed(const struct small_data *d, const struct round *rounds, int n, bool delta)
 {
-    double speed[MAX_ROUNDS], bytes = 0, seconds = 0;
+    double speed[BENCH_MAX_ROUNDS], bytes = 0, seconds = 0;
     int count = 0;
     for (int i = 0; i < n; i++)
         if (rounds[i].is_delta == delta) {
@@ -121,7 +187,7 @@ static void print_speed(const struct small_data *d, const struct round *rounds, 
         }
     if (!count)
         return;
-    qsort(speed, (size_t)count, sizeof(double), bench_by_value);
+    (void)bench_middle(speed, count);
     double disk = dd_rate(d, bytes);
     printf("{\"name\":\"snapshot_%s\",\"value\":%.1f,\"unit\":\"MB/s\",\"baseline\":%.1f,"
            "\"baseline_name\":\"dd with fsync\",\"ratio\":%.3f,\"min\":%.1f,\"max\":%.1f,"
@@ -133,8 +199,7 @@ static void print_speed(const struct small_data *d, const struct round *rounds, 
 static void print_all(const struct small_data *d, const struct round *rounds, int n)
 {
     double with = 0, without = 0;
-    print_ratio("snapshot_train_rate", rounds, n, false);
-    print_ratio("snapshot_after_rate", rounds, n, true);
+    print_ratios(rounds, n);
     for (int i = 0; i < n; i++) {
         with = rounds[i].longest_with > with ? rounds[i].longest_with : with;
         without = rounds[i].longest_without > without ? rounds[i].longest_without : without;
@@ -149,47 +214,31 @@ static void print_all(const struct small_data *d, const struct round *rounds, in
 int main(int argc, char **argv)
 {
     static struct bench_metrics metrics;
-    static struct round rounds[MAX_ROUNDS];
-    bool tiny = false;
-    long users = 200000;
-    int n_rounds = 7, n = 0;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--tiny") == 0)
-            tiny = true;
-        else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
-            n_rounds = atoi(argv[++i]);
-        else
-            users = atol(argv[i]) * 1000;
-    }
-    if (tiny) {
-        users = 2000;
-        n_rounds = 2;
-    }
-    if (n_rounds < 1 || n_rounds > MAX_ROUNDS || users < 1000)
+    static struct round rounds[BENCH_MAX_ROUNDS];
+    static struct bench_job job;
+    struct driver *d = &job.d;
+    struct bench_args args = {.rounds = 8, .n = 200000};
+    int n = 0;
+    if (!bench_args_take(argc, argv, &args))
         return 64;
-    struct small_data data;
-    struct driver d;
-    char text[1024], set[600];
-    if (small_data_open(&data, SLUICE) || bench_make_data(&data, users, set, sizeof(set)))
+    if (args.tiny)
+        args.rounds = 2;
+    if (bench_job_open(&job, &args, args.n,
+                       "servers: 2\nshards: 1\nworkers: 1\nwidth: 32\nsnapshot_full_every: 2\n"
+                       "keep: 2\n"))
         return 1;
-    snprintf(text, sizeof(text),
-             "data: %s\nservers: 2\nshards: 1\nworkers: 1\nwidth: 32\nheads: 2\nhistory: 10\n"
-             "batch: 256\nlog_every: 1\nepochs: 1000\nread: greedy\nsnapshot_full_every: 2\n"
-             "keep: 2\n",
-             set);
-    int64_t window_ms = tiny ? 300 : 3000;
-    bool failed = driver_open(&d, text) || driver_start(&d, SLUICE, NULL) ||
-                  !driver_await_text(&d, "metrics.jsonl", "\"step\":20,", 60000);
+    int64_t window_ms = args.tiny ? 300 : 2000;
+    bool failed = driver_start(d, SLUICE, NULL) || bench_await_step(d, &metrics, 20, 60000) < 0;
+    struct bench_window without = {0, 0};
+    if (!failed) {
+        bench_watch(d, &metrics, 2 * window_ms); /* warm */
+        without = watch(d, &metrics, window_ms);
+    }
+    for (; !failed && n < args.rounds; n++)
+        failed = measure(d, &metrics, window_ms, &without, &rounds[n]) != 0;
+    kill(d->pid, SIGTERM);
+    failed |= driver_wait(d, 60000) != 75;
     if (!failed)
-        watch(&d, &metrics, window_ms, 0); /* warm */
-    for (; !failed && n < n_rounds; n++)
-        failed = measure(&d, &metrics, window_ms, &rounds[n]) != 0;
-    kill(d.pid, SIGTERM);
-    failed |= driver_wait(&d, 60000) != 75;
-    if (!failed)
-        print_all(&data, rounds, n);
-    failed |= driver_left(&d, 2000) > 0;
-    driver_close(&d, failed);
-    small_data_close(&data);
-    return failed;
+        print_all(&job.data, rounds, n);
+    return bench_job_close(&job, failed);
 }

@@ -12,19 +12,32 @@ struct small_data {
     char folder[256], set[300];
 };
 
-/* 0, or what `sluice generate` ended with. */
-static inline int small_data_open(struct small_data *d, const char *program)
+/* Only the folder, for a set of another size. */
+static inline int small_data_open_folder(struct small_data *d)
 {
-    char command[1200];
     const char *root = getenv("TMPDIR");
     snprintf(d->folder, sizeof(d->folder), "%.200s/sluice-data-XXXXXX", root ? root : "/tmp");
     if (!mkdtemp(d->folder))
         return -1;
     snprintf(d->set, sizeof(d->set), "%s/set", d->folder);
+    return 0;
+}
+
+/* 0, or what `sluice generate` ended with. */
+static inline int small_data_generate(const struct small_data *d, const char *program, long users,
+                                      long items, long samples)
+{
+    char command[1200];
     snprintf(command, sizeof(command),
-             "'%s' generate --users 300 --items 400 --samples 6000 --seed 3 --out '%s' >/dev/null",
-             program, d->set);
+             "'%s' generate --users %ld --items %ld --samples %ld --seed 3 --out '%s' >/dev/null",
+             program, users, items, samples, d->set);
     return system(command);
+}
+
+/* Both: 0, or what `sluice generate` ended with. */
+static inline int small_data_open(struct small_data *d, const char *program)
+{
+    return small_data_open_folder(d) ? -1 : small_data_generate(d, program, 300, 400, 6000);
 }
 
 static inline void small_data_close(const struct small_data *d)
