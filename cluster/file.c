@@ -3,6 +3,7 @@
  * returned. */
 #include "cluster/file.h"
 
+#include "cluster/hash.h"
 #include "cluster/log.h"
 #include "cluster/status.h"
 
@@ -14,7 +15,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 enum { CHUNK_BYTES = 1 << 16 };
 
@@ -109,14 +109,12 @@ int clu_file_checksum(const char *path, uint64_t *checksum_p, uint64_t *size_p)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return fail_errno("open", path);
-    XXH3_state_t *state = XXH3_createState();
+    struct clu_hash_stream *state = clu_hash_stream_create();
     char *chunk = malloc(CHUNK_BYTES);
     uint64_t size = 0;
     int status = CLU_OK;
     if (!state || !chunk)
         status = clu_fail(CLU_E_NO_MEMORY, "no memory to read %s", path);
-    else
-        XXH3_64bits_reset(state);
     while (status == CLU_OK) {
         ssize_t n = read(fd, chunk, CHUNK_BYTES);
         if (n < 0 && errno == EINTR)
@@ -125,14 +123,14 @@ int clu_file_checksum(const char *path, uint64_t *checksum_p, uint64_t *size_p)
             status = fail_errno("read", path);
         if (n <= 0)
             break;
-        XXH3_64bits_update(state, chunk, (size_t)n);
+        clu_hash_stream_add(state, chunk, (size_t)n);
         size += (uint64_t)n;
     }
     if (status == CLU_OK && checksum_p)
-        *checksum_p = XXH3_64bits_digest(state);
+        *checksum_p = clu_hash_stream_value(state);
     if (status == CLU_OK && size_p)
         *size_p = size;
-    XXH3_freeState(state);
+    clu_hash_stream_free(state);
     free(chunk);
     close(fd);
     return status;

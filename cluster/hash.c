@@ -13,6 +13,29 @@ uint64_t clu_hash_bytes(const void *data, size_t size_bytes)
     return XXH3_64bits(data, size_bytes);
 }
 
+struct clu_hash_stream *clu_hash_stream_create(void)
+{
+    XXH3_state_t *state = XXH3_createState();
+    if (state)
+        XXH3_64bits_reset(state);
+    return (struct clu_hash_stream *)state;
+}
+
+void clu_hash_stream_add(struct clu_hash_stream *stream, const void *data, size_t size_bytes)
+{
+    XXH3_64bits_update((XXH3_state_t *)stream, data, size_bytes);
+}
+
+uint64_t clu_hash_stream_value(const struct clu_hash_stream *stream)
+{
+    return XXH3_64bits_digest((const XXH3_state_t *)stream);
+}
+
+void clu_hash_stream_free(struct clu_hash_stream *stream)
+{
+    XXH3_freeState((XXH3_state_t *)stream);
+}
+
 uint64_t clu_mix(uint64_t x)
 {
     x ^= x >> 30;

@@ -18,6 +18,13 @@ enum { CLU_N_BUCKETS = 4096 };
 /* XXH3, 64 bits, of size_bytes bytes. */
 uint64_t clu_hash_bytes(const void *data, size_t size_bytes);
 
+/* The same of bytes that come one after the other. NULL: no memory. */
+struct clu_hash_stream;
+struct clu_hash_stream *clu_hash_stream_create(void);
+void clu_hash_stream_add(struct clu_hash_stream *stream, const void *data, size_t size_bytes);
+uint64_t clu_hash_stream_value(const struct clu_hash_stream *stream); /* of all so far */
+void clu_hash_stream_free(struct clu_hash_stream *stream);
+
 /* The finaliser of splitmix64: a bijection of 64 bits. */
 uint64_t clu_mix(uint64_t x);
 

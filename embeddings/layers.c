@@ -9,10 +9,11 @@
  * written under; an environment that was not closed and comes from another boot is refused, and the
  * snapshot files (which are synced) are loaded instead.
  *
- * (L1) At most one write transaction is open, of the owner thread.
+ * (L1) At most one write transaction is open, of the thread that holds the lock.
  * (L2) The lookup transaction is reset whenever no lookup runs, so it pins no pages and a resize is
  *      allowed.
- * (L3) The map grows only while no view is open; until then a full map is FULL.
+ * (L3) The map grows only while no view is open; until then a full map is FULL. Only the owner grows
+ *      it, under the lock: another thread's transaction or view would lose its pages.
  * (L4) Between the first commit that is not synced and the sync of all, the marker tells the boot.
  */
 #include "embeddings/layers.h"
@@ -26,6 +27,7 @@
 
 #include <assert.h>
 #include <lmdb.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,9 +50,11 @@ struct emb_layers {
     size_t row_bytes[EMB_MAX_TABLES];
     int n_tables;
     bool sync, grown /* the open transaction met a full map, and it has been grown */;
-    MDB_txn *write, *read; /* read: reset but for the time of a lookup (L2) */
-    MDB_cursor *tail;      /* of write, or NULL */
-    uint64_t written_bytes;
+    MDB_txn *write, *read;  /* read: reset but for the time of a lookup (L2) */
+    MDB_cursor *tail;       /* of write, or NULL */
+    pthread_mutex_t lock;   /* of `write`, `tail` and the map's size; recursive */
+    bool beside, too_small; /* under the lock: not the owner has it; it met a full map */
+    uint64_t written_bytes; /* atomic */
     struct emb_mapped mapped;
     size_t view_first_page[MAX_VIEWS]; /* last page of the file when view i was opened; 0: free */
 };
@@ -175,6 +179,11 @@ int emb_layers_open(const struct emb_layers_options *options, const struct emb_t
     if (!layers)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for an environment");
     emb_mapped_init(&layers->mapped);
+    pthread_mutexattr_t recursive;
+    pthread_mutexattr_init(&recursive);
+    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&layers->lock, &recursive);
+    pthread_mutexattr_destroy(&recursive);
     layers->sync = options->sync;
     layers->n_tables = n_tables;
     layers->path = strdup(options->dir);
@@ -217,6 +226,7 @@ void emb_layers_close(struct emb_layers *layers)
     emb_mapped_fini(&layers->mapped);
     if (layers->env)
         mdb_env_close(layers->env);
+    pthread_mutex_destroy(&layers->lock);
     free(layers->path);
     free(layers);
 }
@@ -334,27 +344,73 @@ static bool any_view(const struct emb_layers *layers)
     return false;
 }
 
+static int grow(struct emb_layers *layers)
+{
+    MDB_envinfo info;
+    mdb_env_info(layers->env, &info);
+    int code =
+        any_view(layers) ? MDB_MAP_FULL : mdb_env_set_mapsize(layers->env, info.me_mapsize * 2);
+    if (code)
+        return fail(layers, code, "cannot grow the map");
+    emb_mapped_moved(&layers->mapped);
+    clu_debug("%s: map grown to %zu MiB", layers->path, (info.me_mapsize * 2) >> 20);
+    return CLU_OK;
+}
+
+int emb_layers_grow(struct emb_layers *layers)
+{
+    pthread_mutex_lock(&layers->lock);
+    int status = layers->too_small ? grow(layers) : CLU_E_FULL;
+    layers->too_small = false;
+    pthread_mutex_unlock(&layers->lock);
+    return status;
+}
+
+static void end_write(struct emb_layers *layers)
+{
+    layers->write = NULL;
+    layers->tail = NULL;
+    pthread_mutex_unlock(&layers->lock);
+}
+
 /* Ends the transaction after a failed call; a full map is grown where that is possible (L3). */
 static int write_failed(struct emb_layers *layers, int code, const char *action)
 {
-    emb_layers_abort(layers);
-    if (code != MDB_MAP_FULL || any_view(layers))
-        return fail(layers, code, action);
-    MDB_envinfo info;
-    mdb_env_info(layers->env, &info);
-    int resized = mdb_env_set_mapsize(layers->env, info.me_mapsize * 2);
-    emb_mapped_moved(&layers->mapped);
-    if (resized)
-        return fail(layers, resized, "cannot grow the map");
-    clu_debug("%s: map grown to %zu MiB", layers->path, (info.me_mapsize * 2) >> 20);
-    return CLU_E_AGAIN;
+    int status;
+    if (layers->write)
+        mdb_txn_abort(layers->write);
+    layers->too_small = layers->beside && code == MDB_MAP_FULL;
+    if (layers->too_small)
+        status = CLU_E_FULL;
+    else if (code != MDB_MAP_FULL || any_view(layers))
+        status = fail(layers, code, action);
+    else
+        status = grow(layers);
+    end_write(layers);
+    return status ? status : CLU_E_AGAIN;
 }
 
 int emb_layers_begin(struct emb_layers *layers)
 {
+    pthread_mutex_lock(&layers->lock);
     assert(!layers->write); /* (L1) */
     int code = mdb_txn_begin(layers->env, NULL, 0, &layers->write);
-    return code ? write_failed(layers, code, "cannot begin a transaction") : CLU_OK;
+    if (!code)
+        return CLU_OK;
+    layers->write = NULL;
+    return write_failed(layers, code, "cannot begin a transaction");
+}
+
+void emb_layers_beside_begin(struct emb_layers *layers)
+{
+    pthread_mutex_lock(&layers->lock);
+    layers->beside = true;
+}
+
+void emb_layers_beside_end(struct emb_layers *layers)
+{
+    layers->beside = false;
+    pthread_mutex_unlock(&layers->lock);
 }
 
 /* The cursor that appends to a layer; it lasts as long as the transaction. */
@@ -403,7 +459,7 @@ static int put(struct emb_layers *layers, int table, int layer, const struct emb
         return CLU_OK;
     if (code)
         return write_failed(layers, code, "cannot write a row");
-    layers->written_bytes += data.mv_size + 8;
+    __atomic_fetch_add(&layers->written_bytes, data.mv_size + 8, __ATOMIC_RELAXED);
     emb_mapped_touch(&layers->mapped, 1); /* the page it goes to is read from the map first */
     encode(data.mv_data, stored, layers->row_bytes[table]);
     return CLU_OK;
@@ -457,19 +513,21 @@ int emb_layers_put_value(struct emb_layers *layers, const char *name, const void
 
 int emb_layers_commit(struct emb_layers *layers)
 {
-    MDB_txn *txn = layers->write;
-    layers->write = NULL; /* LMDB frees it whatever the outcome, */
+    int code = mdb_txn_commit(layers->write);
+    layers->write = NULL; /* LMDB freed it whatever the outcome, */
     layers->tail = NULL;  /* and its cursors */
-    int code = mdb_txn_commit(txn);
-    return code ? write_failed(layers, code, "cannot commit") : CLU_OK;
+    if (code)
+        return write_failed(layers, code, "cannot commit");
+    end_write(layers);
+    return CLU_OK;
 }
 
 void emb_layers_abort(struct emb_layers *layers)
 {
-    if (layers->write)
-        mdb_txn_abort(layers->write);
-    layers->write = NULL;
-    layers->tail = NULL;
+    if (!layers->write)
+        return;
+    mdb_txn_abort(layers->write);
+    end_write(layers);
 }
 
 int emb_layers_defer_sync(struct emb_layers *layers, bool defer)
@@ -500,21 +558,23 @@ static size_t last_page(const struct emb_layers *layers)
 int emb_layers_view_open(struct emb_layers *layers, struct emb_layers_view **view_p)
 {
     int place = 0;
-    while (place < MAX_VIEWS && __atomic_load_n(&layers->view_first_page[place], __ATOMIC_ACQUIRE))
-        place++;
+    for (size_t free_place = 0; place < MAX_VIEWS; place++, free_place = 0)
+        if (__atomic_compare_exchange_n(&layers->view_first_page[place], &free_place, 1, false,
+                                        __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+            break;
     if (place == MAX_VIEWS)
         return clu_fail(CLU_E_AGAIN, "%s: %d views are open already", layers->path, MAX_VIEWS);
     struct emb_layers_view *view = malloc(sizeof(*view));
-    if (!view)
-        return clu_fail(CLU_E_NO_MEMORY, "no memory for a view");
-    int code = mdb_txn_begin(layers->env, NULL, MDB_RDONLY, &view->txn);
-    if (code) {
+    int code = view ? mdb_txn_begin(layers->env, NULL, MDB_RDONLY, &view->txn) : 0;
+    if (!view || code) {
+        __atomic_store_n(&layers->view_first_page[place], 0, __ATOMIC_RELEASE);
         free(view);
-        return fail(layers, code, "cannot begin a transaction");
+        return view ? fail(layers, code, "cannot begin a transaction")
+                    : clu_fail(CLU_E_NO_MEMORY, "no memory for a view");
     }
     view->layers = layers;
     view->place = place;
-    layers->view_first_page[place] = last_page(layers);
+    __atomic_store_n(&layers->view_first_page[place], last_page(layers), __ATOMIC_RELEASE);
     *view_p = view;
     return CLU_OK;
 }
@@ -621,7 +681,7 @@ void emb_layers_stats(const struct emb_layers *layers, struct emb_layers_stats *
     mdb_env_info(layers->env, &info);
     stats_p->map_bytes = info.me_mapsize;
     stats_p->file_bytes = (info.me_last_pgno + 1) * 4096;
-    stats_p->written_bytes = layers->written_bytes;
+    stats_p->written_bytes = __atomic_load_n(&layers->written_bytes, __ATOMIC_RELAXED);
     stats_p->pages_held = 0;
     for (int i = 0; i < MAX_VIEWS; i++) {
         size_t first = __atomic_load_n(&layers->view_first_page[i], __ATOMIC_ACQUIRE);

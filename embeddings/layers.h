@@ -15,9 +15,9 @@
  * what follows, mixed with the key: LMDB has no checksums of its own. lsn is the push-log group up
  * to which the row includes all.
  *
- * Writes happen in transactions of the owner thread; a full map is grown and the caller told to
- * repeat (AGAIN). Views are read transactions: consistent, opened by the owner, used and closed by
- * any one thread.
+ * Writes happen in transactions, of the owner thread or of one that writes beside it; a full map is
+ * grown, by the owner, and the caller told to repeat (AGAIN). Views are read transactions:
+ * consistent, opened, used and closed by any one thread.
  */
 #ifndef EMBEDDINGS_LAYERS_H
 #define EMBEDDINGS_LAYERS_H
@@ -60,8 +60,17 @@ int emb_layers_find(struct emb_layers *layers, int table, const int *order, int 
                     void *context);
 
 /* A write transaction. Any failing call in it ends it; AGAIN means: the map was too small and has
- * been grown, repeat from begin. */
+ * been grown, repeat from begin. Waits for the one that another thread has open. */
 int emb_layers_begin(struct emb_layers *layers);
+
+/* Around all that another thread than the owner does at one go, views included; the owner's own
+ * transactions wait for its end, so it is to be short. A full map is FULL there. */
+void emb_layers_beside_begin(struct emb_layers *layers);
+void emb_layers_beside_end(struct emb_layers *layers);
+
+/* The owner, after FULL beside: OK when it was the map, which has been grown: repeat. FULL when it
+ * was the disk, or a view is open. */
+int emb_layers_grow(struct emb_layers *layers);
 int emb_layers_put(struct emb_layers *layers, int table, int layer,
                    const struct emb_stored *stored);
 int emb_layers_put_absent(struct emb_layers *layers, int table, int layer,

@@ -89,6 +89,8 @@ int emb_shard_open(const struct emb_shard_options *options, const struct emb_tab
     shard->options = *options;
     shard->dir = strdup(options->dir);
     int status = shard->dir ? CLU_OK : clu_fail(CLU_E_NO_MEMORY, "no memory for a shard");
+    if (!status)
+        status = emb_scribe_create(&shard->scribe);
     for (int t = 0; t < n_tables && !status; t++)
         status = open_table(shard, &tables[t]);
     if (!status)
@@ -112,6 +114,7 @@ void emb_shard_close(struct emb_shard *shard)
     emb_leave_free(shard);
     emb_shard_snapshot_abort(shard);
     emb_flush_abort(shard);
+    emb_scribe_free(shard->scribe);
     emb_pushlog_close(shard->log);
     emb_layers_close(shard->layers);
     for (int t = 0; t < shard->n_tables; t++) {
@@ -137,6 +140,7 @@ int emb_shard_reset(struct emb_shard *shard)
     emb_leave_free(shard);
     emb_shard_snapshot_abort(shard);
     emb_flush_abort(shard);
+    (void)emb_merge_settle(shard);
     emb_pushlog_close(shard->log);
     shard->log = NULL;
     emb_layers_close(shard->layers);

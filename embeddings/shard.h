@@ -112,6 +112,10 @@ struct emb_snapshot_result {
 int emb_shard_snapshot_begin(struct emb_shard *shard, enum emb_snapshot_kind kind, uint64_t step,
                              const char *path);
 
+/* While the scribe (scribe.h) has what is to be written: at a priority below what trains, or, in a
+ * hurry, as other threads, because on a busy machine it would take too long. */
+void emb_shard_hurry(struct emb_shard *shard, bool hurry);
+
 /* Works on the running snapshot for about budget_us microseconds and returns; pulls, pushes, ticks
  * and commits go on between calls. AGAIN: not done yet (call on, every few ms at most); OK: the
  * file is whole and on disk, *result_p is filled. Another status: it failed, the file is removed,

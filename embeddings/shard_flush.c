@@ -13,9 +13,15 @@
  *
  *   COLLECT -> SORT -> WRITE -> SHELF -> done     (much is sorted in a thread of its own)
  *
+ * LMDB's part of a row costs some microseconds, ten times what copying it does. For a SNAPSHOT
+ * that nobody waits for, the owner therefore copies a slice's rows into a batch and the scribe
+ * writes that, while the owner serves on; what the batch holds may change in memory meanwhile.
+ *
  * (F1) Entries are hints: a row is written only if its slot still holds the key and still has the
  *      flag.
- * (F2) Flags change only after the slice's transaction is committed.
+ * (F2) Flags change only after the slice's transaction is committed. Only STORED of a batch's rows
+ *      is set when they are copied, as it is for the shelf, and taken back if they are not written:
+ *      a row that is pushed to meanwhile goes to the shelf too, and must not be counted twice (I7).
  */
 #include "cluster/log.h"
 #include "cluster/status.h"
@@ -29,8 +35,10 @@ enum {
     COLLECT_SLOTS = 1 << 16, /* flag bytes looked at before the time is */
     SORT_INLINE = 1 << 15,   /* entries sorted at once without a thread */
     US_PER_ROW = 5,          /* what a row costs to write, roughly: sizes the slices */
+    COPY_PER_US = 4,         /* rows copied in a microsecond, roughly */
     MIN_SLICE = 64,
     MAX_SLICE = 1 << 14,
+    MAX_BESIDE = 1 << 10, /* rows the scribe writes at one go: who must write too waits for it */
 };
 
 /* ---- sorting ---- */
@@ -155,6 +163,10 @@ void emb_flush_end(struct emb_shard *shard)
     struct emb_flush *flush = &shard->flush;
     if (flush->sorting)
         pthread_join(flush->sorter, NULL);
+    free(flush->batch.items);
+    free(flush->batch.values);
+    free(flush->batch.changes);
+    flush->batch = (struct emb_batch){0};
     free(flush->entries);
     free(flush->spare);
     flush->entries = flush->spare = NULL;
@@ -172,20 +184,27 @@ void emb_flush_end(struct emb_shard *shard)
     flush->kind = EMB_FLUSH_NONE;
 }
 
-/* What was shelved and never written: the layers hold what they held before (I7). */
+/* A key's row was not written after all: the layers hold what they held before (I7). */
+static void take_back(struct emb_table *table, uint64_t key, int change)
+{
+    uint32_t slot = change ? emb_store_find(&table->store, key) : EMB_NO_SLOT;
+    if (slot != EMB_NO_SLOT)
+        *emb_store_flags(&table->store, slot) ^= EMB_SLOT_STORED;
+}
+
+/* What was shelved and never written. */
 static void forget_shelf(struct emb_table *table, const struct emb_shelf *shelf)
 {
-    for (size_t i = 0; i < shelf->n; i++) {
-        uint32_t slot = EMB_NO_SLOT;
-        if (shelf->changes[i])
-            slot = emb_store_find(&table->store, shelf->keys[i]);
-        if (slot != EMB_NO_SLOT)
-            *emb_store_flags(&table->store, slot) ^= EMB_SLOT_STORED;
-    }
+    for (size_t i = 0; i < shelf->n; i++)
+        take_back(table, shelf->keys[i], shelf->changes[i]);
 }
+
+static int settle_batch(struct emb_shard *shard);
 
 void emb_flush_abort(struct emb_shard *shard)
 {
+    if (shard->flush.batch.given)
+        (void)settle_batch(shard);
     if (shard->flush.kind >= EMB_FLUSH_CHECKPOINT)
         for (int t = 0; t < shard->n_tables; t++) {
             unmark_sealing(&shard->table[t]);
@@ -308,43 +327,6 @@ static bool still_wanted(const struct emb_flush *flush, const struct emb_table *
     return (flags & flag) && emb_store_key(&table->store, entry->slot) == entry->key;
 }
 
-/* Ends the transaction that wrote rows of table t: they and their number become durable at once. */
-static int commit_rows(struct emb_shard *shard, int t, int64_t change)
-{
-    uint64_t n_stored[EMB_MAX_TABLES];
-    for (int i = 0; i < shard->n_tables; i++)
-        n_stored[i] = shard->table[i].n_stored;
-    n_stored[t] += (uint64_t)change;
-    int status = change ? emb_stored_put(shard, n_stored) : CLU_OK;
-    if (!status)
-        status = emb_layers_commit(shard->layers);
-    if (!status)
-        shard->table[t].n_stored = n_stored[t];
-    return status;
-}
-
-/* Puts entries [begin, end) of one table into the current layer, in a transaction. */
-static int write_rows(struct emb_shard *shard, int t, size_t begin, size_t end)
-{
-    const struct emb_flush *flush = &shard->flush;
-    const struct emb_table *table = &shard->table[t];
-    int64_t change = 0;
-    int status = emb_layers_begin(shard->layers);
-    for (size_t i = begin; i < end && !status; i++) {
-        const struct emb_entry *entry = &flush->entries[i];
-        if (!still_wanted(flush, table, entry))
-            continue;
-        const char *value = emb_slot_value(table, entry->slot);
-        bool gone = emb_value_u32(value, EMB_VALUE_COUNT) == 0; /* (I6) */
-        struct emb_stored stored = {.key = entry->key,
-                                    .lsn = gone ? emb_value_burial(value) : shard->durable_lsn,
-                                    .value = gone ? NULL : value};
-        status = emb_layers_put(shard->layers, t, (int)shard->roles.current, &stored);
-        change += stored_change(value, *emb_store_flags(&table->store, entry->slot));
-    }
-    return status ? status : commit_rows(shard, t, change);
-}
-
 /* (F2) */
 static void rows_are_written(struct emb_shard *shard, struct emb_table *table, size_t begin,
                              size_t end)
@@ -367,7 +349,152 @@ static void rows_are_written(struct emb_shard *shard, struct emb_table *table, s
     }
 }
 
-static int write_step(struct emb_shard *shard, size_t slice)
+/* ---- batches: by the owner's hand, or by the scribe's while the owner serves on ---- */
+
+static int batch_room(struct emb_batch *batch, size_t n, size_t copy_bytes)
+{
+    if (n > batch->capacity) {
+        struct emb_stored *items = realloc(batch->items, n * sizeof(*items));
+        if (items)
+            batch->items = items;
+        int8_t *changes = items ? realloc(batch->changes, n) : NULL;
+        if (!changes)
+            return clu_fail(CLU_E_NO_MEMORY, "no memory to write %zu rows", n);
+        batch->changes = changes;
+        batch->capacity = n;
+    }
+    if (copy_bytes > batch->copies) {
+        char *values = realloc(batch->values, copy_bytes);
+        if (!values)
+            return clu_fail(CLU_E_NO_MEMORY, "no memory to copy rows");
+        batch->values = values;
+        batch->copies = copy_bytes;
+    }
+    return CLU_OK;
+}
+
+/* Entries [flush->at, end) as they are now. */
+static int take_rows(struct emb_shard *shard, size_t end, bool copy)
+{
+    enum { AHEAD = 8 };
+    struct emb_flush *flush = &shard->flush;
+    struct emb_batch *batch = &flush->batch;
+    const struct emb_table *table = &shard->table[flush->table];
+    const size_t bytes = copy ? table->value_bytes : 0;
+    int status = batch_room(batch, end - flush->at, (end - flush->at) * bytes);
+    for (size_t i = flush->at; i < end && !status; i++) {
+        const struct emb_entry *entry = &flush->entries[i];
+        if (i + AHEAD < end && flush->entries[i + AHEAD].slot < table->store.n_slots)
+            __builtin_prefetch(emb_slot_value(table, flush->entries[i + AHEAD].slot));
+        if (!still_wanted(flush, table, entry))
+            continue;
+        const char *value = emb_slot_value(table, entry->slot);
+        uint8_t *flags = emb_store_flags(&table->store, entry->slot);
+        struct emb_stored *item = &batch->items[batch->n];
+        *item = (struct emb_stored){entry->key, shard->durable_lsn, value};
+        batch->changes[batch->n] = (int8_t)stored_change(value, *flags);
+        set_stored(flags, value);                         /* (F2) */
+        if (emb_value_u32(value, EMB_VALUE_COUNT) == 0) { /* (I6) */
+            item->lsn = emb_value_burial(value);
+            item->value = NULL;
+        } else if (copy) {
+            item->value = memcpy(batch->values + batch->n * bytes, value, bytes);
+        }
+        batch->n++;
+    }
+    return status;
+}
+
+/* The same of the shelf, whose values stay where they are. */
+static int take_shelved(struct emb_shard *shard, size_t end)
+{
+    struct emb_flush *flush = &shard->flush;
+    struct emb_batch *batch = &flush->batch;
+    const struct emb_shelf *shelf = &flush->shelf[flush->table];
+    int status = batch_room(batch, end - flush->at, 0);
+    for (size_t i = flush->at; i < end && !status; i++) {
+        const struct emb_entry *entry = &flush->entries[i];
+        const char *value = shelf->values + entry->slot * shelf_stride(&shard->table[flush->table]);
+        bool gone = emb_value_u32(value, EMB_VALUE_COUNT) == 0;
+        batch->changes[batch->n] = shelf->changes[entry->slot];
+        batch->items[batch->n++] = (struct emb_stored){
+            entry->key, gone ? emb_value_burial(value) : flush->info.lsn, gone ? NULL : value};
+    }
+    return status;
+}
+
+static int write_batch(void *context)
+{
+    struct emb_batch *batch = context;
+    struct emb_layers *layers = batch->shard->layers;
+    emb_layers_beside_begin(layers);
+    int status = emb_layers_begin(layers);
+    for (size_t i = 0; i < batch->n && !status; i++)
+        status = emb_layers_put(layers, batch->table, batch->layer, &batch->items[i]);
+    if (!status && batch->counts) /* rows and their number become durable at once */
+        status = emb_stored_put(batch->shard, batch->n_stored);
+    if (!status)
+        status = emb_layers_commit(layers);
+    emb_layers_beside_end(layers);
+    return status;
+}
+
+/* Waits for the batch; what it says has become true, or never was. */
+static int settle_batch(struct emb_shard *shard)
+{
+    struct emb_flush *flush = &shard->flush;
+    struct emb_batch *batch = &flush->batch;
+    struct emb_table *table = &shard->table[batch->table];
+    const bool shelved = flush->phase == EMB_FLUSH_SHELF;
+    int status = batch->given ? emb_scribe_take(shard->scribe) : write_batch(batch);
+    batch->given = false;
+    while (status == CLU_E_FULL && emb_layers_grow(shard->layers) == CLU_OK)
+        status = write_batch(batch);
+    emb_trim_map(shard);
+    for (size_t i = 0; status && !shelved && i < batch->n; i++)
+        take_back(table, batch->items[i].key, batch->changes[i]);
+    if (status)
+        return status;
+    table->n_stored = batch->n_stored[batch->table];
+    for (size_t i = flush->at; shelved && i < batch->end; i++) /* done: not to be taken back */
+        flush->shelf[batch->table].changes[flush->entries[i].slot] = 0;
+    if (!shelved)
+        rows_are_written(shard, table, flush->at, batch->end);
+    flush->at = batch->end;
+    return CLU_OK;
+}
+
+/* Entries [flush->at, end) of flush->table, or of its shelf, to the current layer. */
+static int write_entries(struct emb_shard *shard, size_t end, bool beside)
+{
+    struct emb_flush *flush = &shard->flush;
+    struct emb_batch *batch = &flush->batch;
+    int64_t change = 0;
+    batch->shard = shard;
+    batch->table = flush->table;
+    batch->layer = (int)shard->roles.current;
+    batch->end = end;
+    batch->n = 0;
+    int status =
+        flush->phase == EMB_FLUSH_SHELF ? take_shelved(shard, end) : take_rows(shard, end, beside);
+    if (status)
+        return status;
+    for (size_t i = 0; i < batch->n; i++)
+        change += batch->changes[i];
+    for (int t = 0; t < shard->n_tables; t++)
+        batch->n_stored[t] = shard->table[t].n_stored;
+    batch->n_stored[batch->table] += (uint64_t)change;
+    batch->counts = change != 0;
+    batch->given = beside;
+    if (!beside)
+        return settle_batch(shard);
+    emb_scribe_give(shard->scribe, write_batch, batch);
+    return CLU_OK;
+}
+
+/* ---- the phases WRITE and SHELF ---- */
+
+static int write_step(struct emb_shard *shard, size_t slice, bool beside)
 {
     struct emb_flush *flush = &shard->flush;
     while (flush->table < shard->n_tables && flush->at == flush->table_end[flush->table])
@@ -381,48 +508,23 @@ static int write_step(struct emb_shard *shard, size_t slice)
     size_t end = flush->table_end[flush->table];
     if (end - flush->at > slice)
         end = flush->at + slice;
-    int status;
-    do
-        status = write_rows(shard, flush->table, flush->at, end);
-    while (status == CLU_E_AGAIN);
-    emb_trim_map(shard);
-    if (status)
-        return status;
-    rows_are_written(shard, &shard->table[flush->table], flush->at, end);
-    flush->at = end;
-    return CLU_E_AGAIN;
-}
-
-static int write_shelf(struct emb_shard *shard, int t, const struct emb_entry *order, size_t n)
-{
-    struct emb_shelf *shelf = &shard->flush.shelf[t];
-    int64_t change = 0;
-    int status = emb_layers_begin(shard->layers);
-    for (size_t i = 0; i < n && !status; i++) {
-        const char *value = shelf->values + order[i].slot * shelf_stride(&shard->table[t]);
-        bool gone = emb_value_u32(value, EMB_VALUE_COUNT) == 0;
-        struct emb_stored stored = {.key = order[i].key,
-                                    .lsn = gone ? emb_value_burial(value) : shard->flush.info.lsn,
-                                    .value = gone ? NULL : value};
-        status = emb_layers_put(shard->layers, t, (int)shard->roles.current, &stored);
-        change += shelf->changes[order[i].slot];
-    }
-    if (!status)
-        status = commit_rows(shard, t, change);
-    for (size_t i = 0; i < n && !status; i++)
-        shelf->changes[order[i].slot] = 0; /* done: not to be taken back */
-    return status;
+    int status = write_entries(shard, end, beside);
+    return status ? status : CLU_E_AGAIN;
 }
 
 /* The shelf of the table flush->table, from entry flush->at on; it no longer grows, as no row is
  * marked. */
-static int shelf_step(struct emb_shard *shard, size_t slice)
+static int shelf_step(struct emb_shard *shard, size_t slice, bool beside)
 {
     struct emb_flush *flush = &shard->flush;
+    while (flush->table < shard->n_tables && flush->at == flush->shelf[flush->table].n) {
+        flush->table++;
+        flush->at = 0;
+    }
     if (flush->table == shard->n_tables)
         return CLU_OK;
     const struct emb_shelf *shelf = &flush->shelf[flush->table];
-    if (flush->at == 0 && shelf->n) {
+    if (flush->at == 0) {
         while (flush->capacity < shelf->n) {
             int status = grow_entries(flush);
             if (status)
@@ -433,35 +535,40 @@ static int shelf_step(struct emb_shard *shard, size_t slice)
         emb_sort_entries(flush->entries, flush->spare, shelf->n);
     }
     size_t n = shelf->n - flush->at < slice ? shelf->n - flush->at : slice;
-    int status = CLU_OK;
-    if (n)
-        do
-            status = write_shelf(shard, flush->table, flush->entries + flush->at, n);
-        while (status == CLU_E_AGAIN);
-    if (status)
-        return status;
-    flush->at += n;
-    if (flush->at == shelf->n) {
-        flush->table++;
-        flush->at = 0;
-    }
-    return CLU_E_AGAIN;
+    int status = write_entries(shard, flush->at + n, beside);
+    return status ? status : CLU_E_AGAIN;
+}
+
+/* Rows of a slice: as many as the budget allows, by the owner's hand or only copied by it. */
+static size_t slice_of(const struct emb_shard *shard, int64_t budget_us, bool beside)
+{
+    const int64_t most = beside ? MAX_BESIDE : MAX_SLICE;
+    int64_t slice = most;
+    if (budget_us < INT64_MAX / 2)
+        slice = beside ? budget_us * COPY_PER_US : budget_us / US_PER_ROW;
+    slice = slice > most ? most : slice < MIN_SLICE ? MIN_SLICE : slice;
+    /* LMDB keeps every page that a transaction touches in memory, a page a row at worst */
+    const int64_t affordable = (int64_t)(shard->options.memory_bytes / 16 / 4096);
+    if (affordable && slice > affordable)
+        slice = affordable > MIN_SLICE ? affordable : MIN_SLICE;
+    return (size_t)slice;
 }
 
 int emb_flush_advance(struct emb_shard *shard, int64_t budget_us)
 {
     struct emb_flush *flush = &shard->flush;
     const int64_t until = budget_us < INT64_MAX / 2 ? emb_now_us() + budget_us : INT64_MAX;
-    size_t slice = MAX_SLICE;
-    if (budget_us / US_PER_ROW < MAX_SLICE)
-        slice = budget_us > MIN_SLICE * US_PER_ROW ? (size_t)(budget_us / US_PER_ROW) : MIN_SLICE;
-    /* LMDB keeps every page that a transaction touches in memory, a page a row at worst */
-    const size_t affordable = (size_t)(shard->options.memory_bytes / 16 / 4096);
-    if (affordable && slice > affordable)
-        slice = affordable > MIN_SLICE ? affordable : MIN_SLICE;
     bool wait = until == INT64_MAX;
+    bool beside = !wait && flush->kind == EMB_FLUSH_SNAPSHOT;
+    size_t slice = slice_of(shard, budget_us, beside);
     for (;;) {
-        int status;
+        int status = CLU_OK;
+        if (flush->batch.given && !wait && emb_scribe_is_busy(shard->scribe))
+            return CLU_E_AGAIN;
+        if (flush->batch.given)
+            status = settle_batch(shard);
+        if (status)
+            return status;
         switch (flush->phase) {
         case EMB_FLUSH_COLLECT:
             status = collect_step(shard);
@@ -473,10 +580,10 @@ int emb_flush_advance(struct emb_shard *shard, int64_t budget_us)
             flush->phase = EMB_FLUSH_WRITE;
             break;
         case EMB_FLUSH_WRITE:
-            status = write_step(shard, slice);
+            status = write_step(shard, slice, beside);
             break;
         default:
-            status = shelf_step(shard, slice);
+            status = shelf_step(shard, slice, beside);
             if (status == CLU_OK)
                 return CLU_OK;
         }

@@ -29,6 +29,7 @@
 #include "embeddings/optimizer.h"
 #include "embeddings/pushlog.h"
 #include "embeddings/row.h"
+#include "embeddings/scribe.h"
 #include "embeddings/shard.h"
 #include "embeddings/sketch.h"
 #include "embeddings/store.h"
@@ -98,6 +99,20 @@ enum emb_flush_kind { EMB_FLUSH_NONE, EMB_FLUSH_CLEAN, EMB_FLUSH_CHECKPOINT, EMB
 
 enum emb_flush_phase { EMB_FLUSH_COLLECT, EMB_FLUSH_SORT, EMB_FLUSH_WRITE, EMB_FLUSH_SHELF };
 
+/* Rows of a slice on their way to the current layer, by the owner's hand or the scribe's. */
+struct emb_batch {
+    struct emb_shard *shard;
+    int table, layer;
+    size_t n, end;            /* rows; the flush's `at` once they are written */
+    struct emb_stored *items; /* [capacity] */
+    int8_t *changes;          /* [capacity] of n_stored, told in STORED already (I7) */
+    char *values;             /* [copies] of rows that the owner may change meanwhile */
+    size_t capacity, copies;
+    uint64_t n_stored[EMB_MAX_TABLES]; /* what it is after them */
+    bool counts;                       /* that it is another number than before */
+    bool given;                        /* to the scribe */
+};
+
 /* A flush: rows collected, sorted by (table, key), written in slices. */
 struct emb_flush {
     enum emb_flush_kind kind;
@@ -112,6 +127,7 @@ struct emb_flush {
     bool sorting; /* the sorter thread has the entries */
     int sorted;   /* set by it */
     pthread_t sorter;
+    struct emb_batch batch;
     struct emb_info info; /* of the beginning; not for CLEAN */
 };
 
@@ -138,7 +154,9 @@ struct emb_shard {
     struct emb_snapshot_job *job;
     struct emb_leave *leave; /* buckets that are listed to leave, or NULL */
     bool rows_put;           /* emb_shard_put since the last seal: their steps prove nothing */
-    bool merge_running;      /* roles.merging, and the merge's place below */
+    struct emb_scribe *scribe;
+    bool merge_running; /* roles.merging, and the merge's place below: the scribe's while given */
+    bool merge_given, hurry;
     int merge_table;
     uint64_t merge_key;
     bool map_full; /* and a view keeps it from growing: nothing is cleaned till it is closed */
@@ -146,7 +164,6 @@ struct emb_shard {
     uint64_t replay_lsn;     /* while the log is replayed: the group being applied; else 0 */
     struct emb_store *ahead; /* [n_tables] then: keys that layers hold with a later lsn -> it */
     size_t dirtied;          /* rows that became dirty since the last housekeeping */
-    int64_t chores_at_us;    /* the last housekeeping */
     int64_t longest_slice_us;
     struct view_row *row_view; /* what emb_shard_row hands out */
     /* scratch of pull and push, grown as needed */
@@ -219,7 +236,8 @@ static inline int emb_layer_spare(const struct emb_roles *roles) /* neither base
 {
     return EMB_N_LAYERS - (int)roles->base - (int)roles->current;
 }
-int emb_merge_advance(struct emb_shard *shard, int64_t budget_us); /* AGAIN: more to do */
+int emb_merge_advance(struct emb_shard *shard, bool wait); /* AGAIN: more to do */
+int emb_merge_settle(struct emb_shard *shard);             /* waits for the piece under way */
 /* The running snapshot only writes its file, from a view: the current layer may be written to. */
 bool emb_snapshot_in_file(const struct emb_shard *shard);
 /* Works towards that; AGAIN: not there yet. A failure is for the next advance to tell. */

@@ -391,8 +391,13 @@ int emb_shard_export(struct emb_shard *shard, const uint16_t *buckets, int n, co
             status = export_waiting(shard, t, buckets, n, writer);
         free(keys);
     }
-    if (!status)
-        return emb_snapshot_writer_finish(writer, n_rows_p, NULL, NULL);
+    struct emb_snapshot_written written;
+    if (!status) {
+        status = emb_snapshot_writer_finish(writer, &written);
+        if (!status)
+            *n_rows_p = written.n_rows;
+        return status;
+    }
     emb_snapshot_writer_abort(writer);
     return status;
 }

@@ -25,7 +25,6 @@
 enum {
     SMALLEST_TABLE = 1 << 18, /* bytes any table may take, whatever the others do */
     SLICE_US = 1000,          /* of each chore, a tick */
-    MIN_MERGE_US = 100, /* merging takes a tenth of the time between ticks: steps may be short */
     SWEEP_SLOTS = 4096,
     SWEEP_STORED = 256,
     CLEAN_NOW_US = 50 * SLICE_US, /* that a push writes at most to make room */
@@ -391,12 +390,7 @@ void emb_trim_map(struct emb_shard *shard)
 
 int emb_housekeeping(struct emb_shard *shard)
 {
-    const int64_t now = emb_now_us(), tenth = (now - shard->chores_at_us) / 10;
-    const int64_t merge_us = tenth < MIN_MERGE_US ? MIN_MERGE_US
-                             : tenth < SLICE_US   ? tenth
-                                                  : SLICE_US;
-    shard->chores_at_us = now;
-    int status = shard->job ? CLU_OK : emb_merge_advance(shard, merge_us);
+    int status = shard->job ? CLU_OK : emb_merge_advance(shard, false);
     if (status == CLU_E_AGAIN)
         status = CLU_OK;
     if (!status)

@@ -5,12 +5,16 @@
  *   FLUSH   marked rows, as they were at begin, go to the current layer (shard_flush.c)
  *   FOLD    what a finished but never confirmed snapshot holds and current does not, joins current
  *   SEAL    one transaction: current is now `sealed` at this step, the free layer current (I5)
- *   FILE    a thread streams sealed over base (full) or sealed alone (delta) from a view
+ *   FILE    the scribe streams sealed over base (full) or sealed alone (delta) from a view
  *   done    the caller's job commits its snapshot and calls confirm: the merge into base begins
  *
  * From SEAL on, roll-back to this step means forgetting the current layer, and to the one before,
  * forgetting sealed too. Nothing is copied for that, and rows in memory that did not change since
  * stay.
+ *
+ * What is LMDB's part of all this is the scribe's (scribe.h): slices of the flush, the file, pieces
+ * of the merge, each while the owner serves on. On two cores the owner's own slices cost a tenth of
+ * the rate of training, by standing where a worker was to run, however little work was in them.
  *
  * Rejected: copying the table under a lock or by fork (memory doubles at the worst moment); writing
  * the file from memory with copy-on-write only (the table may be many times larger than memory).
@@ -21,14 +25,17 @@
 #include "embeddings/shard_internal.h"
 #include "embeddings/snapshot_file.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 enum job_phase { JOB_MERGE, JOB_FLUSH, JOB_FOLD, JOB_SEAL, JOB_FILE };
 
-enum { COPY_ROWS = 4096, COPY_US_PER_ROW = 4, FILE_NICENESS = 10 };
+enum {
+    COPY_ROWS = 4096,
+    COPY_US_PER_ROW = 4,
+    MERGE_ROWS = 1024, /* merged at one go by the scribe: who must write too waits for it */
+};
 static const uint64_t default_held_bytes = (uint64_t)1 << 30;
 
 struct emb_snapshot_job {
@@ -39,17 +46,16 @@ struct emb_snapshot_job {
     int64_t began_us;
     int fold_table;
     uint64_t fold_key;
-    /* from SEAL on, for the thread */
+    /* from SEAL on, the scribe's while given */
+    bool given;
     struct emb_info info;
     struct emb_layers_view *view;
     struct emb_snapshot_info header;
     int order[EMB_N_LAYERS], n_order;
     struct emb_snapshot_writer *writer;
-    int table; /* being written */
-    pthread_t thread;
-    bool has_thread;
-    int stop, finished; /* atomics */
-    int status;
+    int table; /* being written, from key `from` on */
+    uint64_t from;
+    int stop, give_way; /* atomics: what the scribe is asked to do at the next row */
     struct emb_snapshot_result result;
 };
 
@@ -178,17 +184,41 @@ static int end_merge(struct emb_shard *shard, bool swap)
     return status;
 }
 
-int emb_merge_advance(struct emb_shard *shard, int64_t budget_us)
+static int merge_piece(void *context)
+{
+    struct emb_shard *shard = context;
+    emb_layers_beside_begin(shard->layers);
+    int status = copy_slice(shard, (int)shard->roles.sealed, (int)shard->roles.base, true,
+                            MERGE_ROWS, &shard->merge_table, &shard->merge_key);
+    emb_layers_beside_end(shard->layers);
+    return status;
+}
+
+/* AGAIN: the piece is done, and more is to do. */
+int emb_merge_settle(struct emb_shard *shard)
+{
+    if (!shard->merge_given)
+        return CLU_E_AGAIN;
+    shard->merge_given = false;
+    int status = emb_scribe_take(shard->scribe);
+    return status == CLU_E_FULL && emb_layers_grow(shard->layers) == CLU_OK ? CLU_E_AGAIN : status;
+}
+
+int emb_merge_advance(struct emb_shard *shard, bool wait)
 {
     if (!shard->merge_running)
         return CLU_OK;
-    const int64_t until = budget_us < INT64_MAX / 2 ? emb_now_us() + budget_us : INT64_MAX;
-    int status;
-    do
+    if (shard->merge_given && !wait && emb_scribe_is_busy(shard->scribe))
+        return CLU_E_AGAIN;
+    int status = emb_merge_settle(shard);
+    while (wait && status == CLU_E_AGAIN)
         status = copy_slice(shard, (int)shard->roles.sealed, (int)shard->roles.base, true,
-                            rows_in(budget_us), &shard->merge_table, &shard->merge_key);
-    while (status == CLU_E_AGAIN && emb_now_us() < until);
-    return status ? status : end_merge(shard, false);
+                            COPY_ROWS, &shard->merge_table, &shard->merge_key);
+    if (status != CLU_E_AGAIN)
+        return status ? status : end_merge(shard, false);
+    shard->merge_given = true;
+    emb_scribe_give(shard->scribe, merge_piece, shard);
+    return CLU_E_AGAIN;
 }
 
 int emb_shard_snapshot_confirm(struct emb_shard *shard, uint64_t step)
@@ -218,7 +248,7 @@ int emb_shard_snapshot_confirm(struct emb_shard *shard, uint64_t step)
     return CLU_OK;
 }
 
-/* ---- the file, in the thread ---- */
+/* ---- the file, by the scribe ---- */
 
 static int write_one(void *context, const struct emb_stored *stored)
 {
@@ -226,6 +256,9 @@ static int write_one(void *context, const struct emb_stored *stored)
     const struct emb_table_spec *spec = &job->header.tables[job->table];
     if (__atomic_load_n(&job->stop, __ATOMIC_RELAXED))
         return CLU_E_INTERRUPTED;
+    job->from = stored->key;
+    if (__atomic_load_n(&job->give_way, __ATOMIC_RELAXED))
+        return CLU_E_AGAIN;
     if (!stored->value && !job->is_delta)
         return CLU_OK;
     if (stored->value && spec->expire_steps > 0 && !job->is_delta &&
@@ -253,40 +286,48 @@ static int write_candidates(struct emb_snapshot_job *job)
     return status;
 }
 
-static int write_file(struct emb_snapshot_job *job)
+static int finish_file(struct emb_snapshot_job *job)
 {
-    int status = emb_snapshot_writer_open(job->path, &job->header, &job->writer);
+    struct emb_snapshot_written written;
+    int status = emb_snapshot_writer_finish(job->writer, &written);
+    job->writer = NULL;
     if (status)
         return status;
-    for (job->table = 0; job->table < job->header.n_tables && !status; job->table++) {
-        status =
-            emb_layers_walk(job->view, job->table, job->order, job->n_order, 0, write_one, job);
-        if (!status)
-            status = write_candidates(job);
-    }
-    if (status) {
-        emb_snapshot_writer_abort(job->writer);
-        return status;
-    }
-    struct emb_snapshot_result *r = &job->result;
-    r->step = job->step;
-    r->base_step = job->is_delta ? job->base_step : 0;
-    status = emb_snapshot_writer_finish(job->writer, &r->n_rows, &r->n_tombstones, &r->size_bytes);
-    if (!status)
-        status = clu_file_checksum(job->path, &r->checksum, NULL);
-    r->seconds = (double)(emb_now_us() - job->began_us) * 1e-6;
-    return status;
+    job->result = (struct emb_snapshot_result){
+        .step = job->step,
+        .base_step = job->is_delta ? job->base_step : 0,
+        .n_rows = written.n_rows,
+        .n_tombstones = written.n_tombstones,
+        .size_bytes = written.size_bytes,
+        .checksum = written.checksum,
+        .seconds = (double)(emb_now_us() - job->began_us) * 1e-6,
+    };
+    return CLU_OK;
 }
 
-static void *file_thread(void *arg)
+/* AGAIN: it gave way; the next piece goes on. */
+static int file_piece(void *context)
 {
-    struct emb_snapshot_job *job = arg;
-    errno = 0;
-    if (nice(FILE_NICENESS) == -1 && errno) /* this thread's alone: what trains goes first */
-        clu_debug("%s: nice: %s", job->path, strerror(errno));
-    job->status = write_file(job);
-    __atomic_store_n(&job->finished, 1, __ATOMIC_RELEASE);
-    return NULL;
+    struct emb_snapshot_job *job = context;
+    int status =
+        job->writer ? CLU_OK : emb_snapshot_writer_open(job->path, &job->header, &job->writer);
+    while (job->table < job->header.n_tables && !status) {
+        status = emb_layers_walk(job->view, job->table, job->order, job->n_order, job->from,
+                                 write_one, job);
+        if (!status)
+            status = write_candidates(job);
+        if (!status) {
+            job->table++;
+            job->from = 0;
+        }
+    }
+    if (!status)
+        return finish_file(job);
+    if (status != CLU_E_AGAIN) {
+        emb_snapshot_writer_abort(job->writer);
+        job->writer = NULL;
+    }
+    return status;
 }
 
 /* ---- begin, advance ---- */
@@ -295,6 +336,7 @@ static void job_free(struct emb_shard *shard)
 {
     struct emb_snapshot_job *job = shard->job;
     shard->job = NULL;
+    emb_snapshot_writer_abort(job->writer);
     emb_layers_view_close(job->view);
     shard->map_full = false;
     emb_info_fini(&job->info);
@@ -341,7 +383,7 @@ int emb_shard_snapshot_begin(struct emb_shard *shard, enum emb_snapshot_kind kin
     return CLU_OK;
 }
 
-/* One transaction makes the current layer the sealed one (I5); then the view and the thread. */
+/* One transaction makes the current layer the sealed one (I5); then the view. */
 static int seal(struct emb_shard *shard)
 {
     struct emb_snapshot_job *job = shard->job;
@@ -378,7 +420,7 @@ static int seal(struct emb_shard *shard)
     return status;
 }
 
-static int start_file(struct emb_shard *shard)
+static void describe_file(struct emb_shard *shard)
 {
     struct emb_snapshot_job *job = shard->job;
     job->header = (struct emb_snapshot_info){.is_delta = job->is_delta,
@@ -390,11 +432,6 @@ static int start_file(struct emb_shard *shard)
     job->order[0] = (int)shard->roles.sealed;
     job->order[1] = (int)shard->roles.base;
     job->n_order = job->is_delta ? 1 : 2;
-    int code = pthread_create(&job->thread, NULL, file_thread, job);
-    if (code)
-        return clu_fail(clu_status_from_errno(code), "%s: cannot start a thread", job->path);
-    job->has_thread = true;
-    return CLU_OK;
 }
 
 static int fold_step(struct emb_shard *shard, int64_t budget_us)
@@ -413,7 +450,7 @@ static int job_step(struct emb_shard *shard, int64_t budget_us)
     int status;
     switch (job->phase) {
     case JOB_MERGE:
-        status = emb_merge_advance(shard, budget_us);
+        status = emb_merge_advance(shard, budget_us >= INT64_MAX / 2);
         break;
     case JOB_FLUSH:
         status = emb_flush_advance(shard, budget_us);
@@ -424,7 +461,7 @@ static int job_step(struct emb_shard *shard, int64_t budget_us)
     default:
         status = seal(shard);
         if (!status)
-            status = start_file(shard);
+            describe_file(shard);
     }
     if (!status)
         job->phase++;
@@ -452,17 +489,57 @@ bool emb_snapshot_in_file(const struct emb_shard *shard)
     return shard->job && shard->job->phase == JOB_FILE;
 }
 
-int emb_snapshot_hurry(struct emb_shard *shard, int64_t budget_us)
+/* Works until the file is what is left. linger: what the scribe has is waited for too. */
+static int work_to_file(struct emb_shard *shard, int64_t budget_us, bool linger)
 {
+    enum { NAP_US = 50 };
     const int64_t until = budget_us < INT64_MAX / 2 ? emb_now_us() + budget_us : INT64_MAX;
     while (shard->job->phase != JOB_FILE) {
         int status = job_step(shard, budget_us);
         if (status && status != CLU_E_AGAIN)
             return status;
-        if (emb_now_us() >= until)
+        bool busy = emb_scribe_is_busy(shard->scribe);
+        if (emb_now_us() >= until || (busy && !linger))
             return CLU_E_AGAIN;
+        if (busy)
+            usleep(NAP_US);
     }
     return CLU_OK;
+}
+
+int emb_snapshot_hurry(struct emb_shard *shard, int64_t budget_us)
+{
+    return work_to_file(shard, budget_us, true);
+}
+
+/* AGAIN: it is being written. */
+static int file_step(struct emb_shard *shard, bool wait)
+{
+    struct emb_snapshot_job *job = shard->job;
+    int status = CLU_E_AGAIN;
+    if (job->given && !wait && emb_scribe_is_busy(shard->scribe))
+        return CLU_E_AGAIN;
+    __atomic_store_n(&job->give_way, wait, __ATOMIC_RELAXED);
+    if (job->given)
+        status = emb_scribe_take(shard->scribe);
+    job->given = false;
+    __atomic_store_n(&job->give_way, 0, __ATOMIC_RELAXED);
+    if (status == CLU_E_AGAIN && wait)
+        return file_piece(job);
+    if (status == CLU_E_AGAIN) {
+        emb_scribe_give(shard->scribe, file_piece, job);
+        job->given = true;
+    }
+    return status;
+}
+
+void emb_shard_hurry(struct emb_shard *shard, bool hurry)
+{
+    struct emb_snapshot_job *job = shard->job;
+    if (hurry && !shard->hurry && job && job->given) /* or it would end at the old pace */
+        __atomic_store_n(&job->give_way, 1, __ATOMIC_RELAXED);
+    shard->hurry = hurry;
+    emb_scribe_hurry(shard->scribe, hurry);
 }
 
 int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,
@@ -473,7 +550,7 @@ int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,
         return clu_fail(CLU_E_BUG, "%s: no snapshot is running", shard->dir);
     const int64_t began = emb_now_us();
     const bool wait = budget_us >= INT64_MAX / 2;
-    int status = emb_snapshot_hurry(shard, budget_us);
+    int status = work_to_file(shard, budget_us, wait);
     if (status && status != CLU_E_AGAIN) {
         emb_shard_snapshot_abort(shard);
         return status;
@@ -482,19 +559,18 @@ int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,
     int64_t took = emb_now_us() - began;
     if (took > shard->longest_slice_us)
         shard->longest_slice_us = took;
-    if (job->phase == JOB_FILE && holds_too_much(shard)) {
-        emb_shard_snapshot_abort(shard);
-        return CLU_E_FULL;
-    }
-    if (job->phase != JOB_FILE || (!wait && !__atomic_load_n(&job->finished, __ATOMIC_ACQUIRE)))
+    if (job->phase != JOB_FILE)
         return CLU_E_AGAIN;
-    pthread_join(job->thread, NULL);
-    job->has_thread = false;
-    status = job->status;
-    if (!status)
-        *result_p = job->result;
+    status = holds_too_much(shard) ? CLU_E_FULL : file_step(shard, wait);
+    if (status == CLU_E_AGAIN)
+        return status;
+    if (status) {
+        emb_shard_snapshot_abort(shard);
+        return status;
+    }
+    *result_p = job->result;
     job_free(shard);
-    return status;
+    return CLU_OK;
 }
 
 void emb_shard_snapshot_abort(struct emb_shard *shard)
@@ -502,10 +578,9 @@ void emb_shard_snapshot_abort(struct emb_shard *shard)
     struct emb_snapshot_job *job = shard->job;
     if (!job)
         return;
-    if (job->has_thread) {
+    if (job->given) {
         __atomic_store_n(&job->stop, 1, __ATOMIC_RELAXED);
-        pthread_join(job->thread, NULL);
-        if (!job->status) /* finished meanwhile, unasked for */
+        if (emb_scribe_take(shard->scribe) == CLU_OK) /* finished meanwhile, unasked for */
             (void)unlink(job->path);
     }
     if (shard->flush.kind == EMB_FLUSH_SNAPSHOT)

@@ -31,6 +31,7 @@ struct emb_snapshot_writer {
     size_t values_bytes;
     char *out; /* a whole block */
     uint64_t n_rows, n_tombstones, n_candidates, size_bytes;
+    struct clu_hash_stream *sum; /* of all bytes so far */
     uint64_t table_hash[EMB_MAX_TABLES];
     uint8_t buckets[EMB_BUCKET_BYTES];
     bool pass_on; /* not to be synced */
@@ -39,6 +40,7 @@ struct emb_snapshot_writer {
 static int write_bytes(struct emb_snapshot_writer *w, const void *data, size_t size)
 {
     const char *at = data;
+    clu_hash_stream_add(w->sum, data, size);
     while (size > 0) {
         ssize_t done = write(w->fd, at, size);
         if (done < 0 && errno == EINTR)
@@ -116,8 +118,9 @@ int emb_snapshot_writer_open(const char *path, const struct emb_snapshot_info *i
     w->counts = malloc(w->capacity * (size_t)4);
     w->values = malloc(BLOCK_BYTES + largest);
     w->out = malloc(EMB_SNAPSHOT_BLOCK + w->capacity * (size_t)12 + BLOCK_BYTES + largest);
+    w->sum = clu_hash_stream_create();
     int status = CLU_OK;
-    if (!w->path || !w->keys || !w->counts || !w->values || !w->out)
+    if (!w->sum || !w->path || !w->keys || !w->counts || !w->values || !w->out)
         status = clu_fail(CLU_E_NO_MEMORY, "%s: no memory for a snapshot", path);
     if (!status) {
         w->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -210,6 +213,7 @@ static void writer_free(struct emb_snapshot_writer *w)
 {
     if (w->fd >= 0)
         close(w->fd);
+    clu_hash_stream_free(w->sum);
     free(w->path);
     free(w->keys);
     free(w->counts);
@@ -223,8 +227,8 @@ void emb_snapshot_writer_pass_on(struct emb_snapshot_writer *w)
     w->pass_on = true;
 }
 
-int emb_snapshot_writer_finish(struct emb_snapshot_writer *w, uint64_t *n_rows_p,
-                               uint64_t *n_tombstones_p, uint64_t *size_p)
+int emb_snapshot_writer_finish(struct emb_snapshot_writer *w,
+                               struct emb_snapshot_written *written_p)
 {
     int status = flush(w);
     if (!status) {
@@ -242,12 +246,9 @@ int emb_snapshot_writer_finish(struct emb_snapshot_writer *w, uint64_t *n_rows_p
         emb_snapshot_writer_abort(w);
         return status;
     }
-    if (n_rows_p)
-        *n_rows_p = w->n_rows;
-    if (n_tombstones_p)
-        *n_tombstones_p = w->n_tombstones;
-    if (size_p)
-        *size_p = w->size_bytes;
+    if (written_p)
+        *written_p = (struct emb_snapshot_written){w->n_rows, w->n_tombstones, w->size_bytes,
+                                                   clu_hash_stream_value(w->sum)};
     writer_free(w);
     return CLU_OK;
 }

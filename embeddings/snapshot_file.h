@@ -40,9 +40,14 @@ int emb_snapshot_writer_candidate(struct emb_snapshot_writer *writer, int table,
 /* The file is read at once and need not outlive the machine: finish does not sync it. */
 void emb_snapshot_writer_pass_on(struct emb_snapshot_writer *writer);
 
-/* End block, fsync, close, free; on failure the file is removed. Out arguments may be NULL. */
-int emb_snapshot_writer_finish(struct emb_snapshot_writer *writer, uint64_t *n_rows_p,
-                               uint64_t *n_tombstones_p, uint64_t *size_p);
+struct emb_snapshot_written {
+    uint64_t n_rows, n_tombstones, size_bytes;
+    uint64_t checksum; /* as clu_file_checksum */
+};
+
+/* End block, fsync, close, free; on failure the file is removed. written_p may be NULL. */
+int emb_snapshot_writer_finish(struct emb_snapshot_writer *writer,
+                               struct emb_snapshot_written *written_p);
 
 /* Gives up: removes the file, frees. NULL is fine. */
 void emb_snapshot_writer_abort(struct emb_snapshot_writer *writer);

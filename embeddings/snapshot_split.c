@@ -104,14 +104,16 @@ static int finish_pass(struct split *s, struct emb_snapshot_result *results_p)
     const uint64_t step = emb_snapshot_merge_info(s->merge)->step;
     for (int i = s->first; i < s->end; i++) {
         struct emb_snapshot_result *r = &results_p[i];
-        *r = (struct emb_snapshot_result){.step = step};
-        int status =
-            emb_snapshot_writer_finish(s->writers[i], &r->n_rows, &r->n_tombstones, &r->size_bytes);
+        struct emb_snapshot_written written;
+        int status = emb_snapshot_writer_finish(s->writers[i], &written);
         s->writers[i] = NULL; /* gone either way */
-        if (!status)
-            status = clu_file_checksum(s->options->out[i], &r->checksum, NULL);
         if (status)
             return status;
+        *r = (struct emb_snapshot_result){.step = step,
+                                          .n_rows = written.n_rows,
+                                          .n_tombstones = written.n_tombstones,
+                                          .size_bytes = written.size_bytes,
+                                          .checksum = written.checksum};
     }
     tell(s);
     return CLU_OK;

@@ -27,8 +27,9 @@
  *       none of those that waited is left (ps/shard_life.c).
  *  (R9) a push is applied by the owners that it was split for; a pull by owners that are not known
  *       here yet is held until they are (ps/shard_move.c).
- *  (R10) a snapshot takes about a tenth of the shard's time while it serves, in slices shorter than
- *        anybody notices; all of it when nobody asks for rows, or when it becomes late.
+ *  (R10) a snapshot takes about a twentieth of the shard's time while it serves, in slices shorter
+ *        than anybody notices, and of the cores what is left over (emb_shard_hurry); all of it when
+ *        nobody asks for rows, or when it becomes late.
  *
  * Threads: one object, one thread.
  */

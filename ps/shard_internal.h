@@ -23,7 +23,7 @@ enum {
     CHUNK_FLOATS = 16 << 10,   /* conversion to bf16 in pieces that stay in the cache */
     RETRY_STORAGE_MS = 200,
     EXPIRE_EVERY_MS = 50,
-    SNAPSHOT_SLICE_US = 500, /* of a snapshot beside training, then a pause: (R10) */
+    SNAPSHOT_SLICE_US = 200, /* of this thread beside training, then a pause: (R10) */
     SNAPSHOT_PAUSE_MS = 4,
     SNAPSHOT_HURRY_US = 2000, /* of one that nobody minds, or that is late */
     SNAPSHOT_IDLE_MS = 200,

@@ -11,6 +11,7 @@
 #include "cluster/chain.h"
 #include "cluster/file.h"
 #include "cluster/log.h"
+#include "cluster/priority.h"
 #include "cluster/snapshot.h"
 #include "cluster/status.h"
 #include "worker/train_internal.h"
@@ -29,6 +30,7 @@ struct wrk_snapshotter {
     float *copy; /* [4, n_params]: weights, m, v, average */
     struct wrk_state state;
     uint64_t ticket;
+    int saved; /* the status of the dense files */
     pthread_t thread;
     bool has_thread;
     pthread_mutex_t lock; /* of what follows */
@@ -144,15 +146,28 @@ static void report_end(struct wrk_snapshotter *s, struct clu_report *report, int
     clu_member_report(s->options.member, report);
 }
 
+/* The dense files: nobody waits for what this thread holds, so it may stand back. */
+static void *save_dense(void *arg)
+{
+    struct wrk_snapshotter *s = arg;
+    clu_stand_back(false);
+    s->saved = wrk_state_save(s->folder, &s->state, s->options.manifest);
+    return NULL;
+}
+
 static int write_parts(struct wrk_snapshotter *s, struct clu_report *report)
 {
-    int status = wrk_state_save(s->folder, &s->state, s->options.manifest);
-    if (!status)
-        status = add_dense_files(s, report);
+    pthread_t saver;
+    bool beside = pthread_create(&saver, NULL, save_dense, s) == 0;
+    if (!beside)
+        s->saved = wrk_state_save(s->folder, &s->state, s->options.manifest);
     struct psv_file *files = NULL;
     int n_files = 0;
     /* waited for even after a failure: a ticket lives until then, and shards still write */
     int rows = psv_client_wait_snapshot(s->options.client, s->ticket, -1, &files, &n_files);
+    if (beside)
+        pthread_join(saver, NULL);
+    int status = s->saved ? s->saved : add_dense_files(s, report);
     double n_rows = 0;
     for (int i = 0; i < n_files && !rows; i++) {
         add_file(report, files[i].name, files[i].size_bytes, files[i].checksum);

@@ -4,8 +4,8 @@
  *
  *     bench_NAME [--tiny] [--rounds N] [--data DIR] [thousands, of what the bench says]
  *
- * --data: a set made before, by `sluice generate`, where making it takes longer than the machine can
- * be kept quiet.
+ * --data: a set made before, by `sluice generate`, where making it takes longer than the machine
+ * can be kept quiet.
  */
 #ifndef TESTS_BENCH_BENCH_JOB_H
 #define TESTS_BENCH_BENCH_JOB_H

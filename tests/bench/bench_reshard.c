@@ -54,7 +54,7 @@ static int write_files(uint64_t n_rows)
         if (status)
             emb_snapshot_writer_abort(writer);
         else
-            status = emb_snapshot_writer_finish(writer, NULL, NULL, NULL);
+            status = emb_snapshot_writer_finish(writer, NULL);
     }
     free(value);
     return status;

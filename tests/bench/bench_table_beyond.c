@@ -81,7 +81,7 @@ static int write_rows(const char *path, const struct bench_options *options, uin
         status = emb_snapshot_writer_row(writer, 0, bench_spread_key(i, n), value);
     }
     if (!status)
-        status = emb_snapshot_writer_finish(writer, NULL, NULL, NULL);
+        status = emb_snapshot_writer_finish(writer, NULL);
     free(value);
     return status;
 }

@@ -90,12 +90,15 @@ static void write_example(const char *path)
     CU_ASSERT_EQUAL(emb_snapshot_writer_row(writer, 0, 5, &value), CLU_OK);
     CU_ASSERT_EQUAL(emb_snapshot_writer_row(writer, 0, UINT64_MAX, NULL), CLU_OK);
     CU_ASSERT_EQUAL(emb_snapshot_writer_candidate(writer, 0, 7, 2), CLU_OK);
-    uint64_t n_rows, n_tombstones, size;
-    CU_ASSERT_EQUAL_FATAL(emb_snapshot_writer_finish(writer, &n_rows, &n_tombstones, &size),
-                          CLU_OK);
-    CU_ASSERT_EQUAL(n_rows, 1);
-    CU_ASSERT_EQUAL(n_tombstones, 1);
-    CU_ASSERT_EQUAL(size, EXAMPLE_BYTES);
+    struct emb_snapshot_written written;
+    uint64_t checksum = 0, size = 0;
+    CU_ASSERT_EQUAL_FATAL(emb_snapshot_writer_finish(writer, &written), CLU_OK);
+    CU_ASSERT_EQUAL(written.n_rows, 1);
+    CU_ASSERT_EQUAL(written.n_tombstones, 1);
+    CU_ASSERT_EQUAL(written.size_bytes, EXAMPLE_BYTES);
+    CU_ASSERT_EQUAL(clu_file_checksum(path, &checksum, &size), CLU_OK);
+    CU_ASSERT_EQUAL(written.checksum, checksum);
+    CU_ASSERT_EQUAL(written.size_bytes, size);
 }
 
 static void test_a_file_is_as_its_format_says_byte_for_byte(void)
@@ -204,7 +207,7 @@ static void test_a_digest_does_not_depend_on_how_rows_are_spread(void)
     info.tables[0].dim = 3;
     info.tables[0].optimizer = EMB_SGD;
     struct emb_snapshot_writer *writer[3];
-    uint64_t digest[3], size;
+    uint64_t digest[3];
     for (int f = 0; f < 3; f++) {
         snprintf(path[f], sizeof(path[f]), "%s/%d", dir, f);
         CU_ASSERT_EQUAL_FATAL(emb_snapshot_writer_open(path[f], &info, &writer[f]), CLU_OK);
@@ -218,7 +221,7 @@ static void test_a_digest_does_not_depend_on_how_rows_are_spread(void)
         CU_ASSERT_EQUAL(emb_snapshot_writer_row(writer[1 + key % 3 / 2], 0, key, &value), CLU_OK);
     }
     for (int f = 0; f < 3; f++) {
-        CU_ASSERT_EQUAL(emb_snapshot_writer_finish(writer[f], NULL, NULL, &size), CLU_OK);
+        CU_ASSERT_EQUAL(emb_snapshot_writer_finish(writer[f], NULL), CLU_OK);
         CU_ASSERT_EQUAL(emb_snapshot_digest(path[f], &digest[f]), CLU_OK);
     }
     CU_ASSERT_EQUAL(digest[0], digest[1] + digest[2]);

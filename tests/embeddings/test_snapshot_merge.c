@@ -57,7 +57,7 @@ static void write_file(const struct model *model, const char *path, int shard, u
     for (uint64_t k = 0; k < N_KEYS; k++)
         if (model->waiting[k] && model->shard_of[bucket_of(k)] == shard)
             CU_ASSERT_EQUAL(emb_snapshot_writer_candidate(writer, 0, k, model->waiting[k]), CLU_OK);
-    CU_ASSERT_EQUAL(emb_snapshot_writer_finish(writer, NULL, NULL, NULL), CLU_OK);
+    CU_ASSERT_EQUAL(emb_snapshot_writer_finish(writer, NULL), CLU_OK);
 }
 
 /* Steps between two links: rows change, are swept, wait; buckets move. */

@@ -58,7 +58,7 @@ static void write_chain(uint64_t *random)
                 if (clu_bucket_of(hash, k) % 3 == (uint32_t)(f % 3))
                     CU_ASSERT_EQUAL(emb_snapshot_writer_candidate(writer, t, k, 1), CLU_OK);
         }
-        CU_ASSERT_EQUAL(emb_snapshot_writer_finish(writer, NULL, NULL, NULL), CLU_OK);
+        CU_ASSERT_EQUAL(emb_snapshot_writer_finish(writer, NULL), CLU_OK);
     }
 }
 
