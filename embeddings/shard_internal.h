@@ -157,6 +157,7 @@ struct emb_shard {
     struct emb_scribe *scribe;
     bool merge_running; /* roles.merging, and the merge's place below: the scribe's while given */
     bool merge_given, hurry;
+    int merge_from, merge_to; /* layers of the piece that is given */
     int merge_table;
     uint64_t merge_key;
     bool map_full; /* and a view keeps it from growing: nothing is cleaned till it is closed */

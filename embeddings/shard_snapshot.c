@@ -188,8 +188,8 @@ static int merge_piece(void *context)
 {
     struct emb_shard *shard = context;
     emb_layers_beside_begin(shard->layers);
-    int status = copy_slice(shard, (int)shard->roles.sealed, (int)shard->roles.base, true,
-                            MERGE_ROWS, &shard->merge_table, &shard->merge_key);
+    int status = copy_slice(shard, shard->merge_from, shard->merge_to, true, MERGE_ROWS,
+                            &shard->merge_table, &shard->merge_key);
     emb_layers_beside_end(shard->layers);
     return status;
 }
@@ -217,6 +217,8 @@ int emb_merge_advance(struct emb_shard *shard, bool wait)
     if (status != CLU_E_AGAIN)
         return status ? status : end_merge(shard, false);
     shard->merge_given = true;
+    shard->merge_from = (int)shard->roles.sealed;
+    shard->merge_to = (int)shard->roles.base;
     emb_scribe_give(shard->scribe, merge_piece, shard);
     return CLU_E_AGAIN;
 }

@@ -108,7 +108,8 @@ int psv_shard_advance_snapshot(struct psv_shard *shard, int64_t now_ms)
     bool hurry = may_hurry(shard, now_ms);
     if (!hurry && now_ms < shard->snapshot_next_ms)
         return (int)(shard->snapshot_next_ms - now_ms);
-    emb_shard_hurry(shard->rows, hurry);
+    emb_shard_hurry(shard->rows,
+                    hurry || now_ms - shard->snapshot_began_ms > SNAPSHOT_STAND_BACK_MS);
     int status = emb_shard_snapshot_advance(
         shard->rows, hurry ? SNAPSHOT_HURRY_US : SNAPSHOT_SLICE_US, &finished->result);
     shard->snapshot_next_ms = now_ms + SNAPSHOT_PAUSE_MS;

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -70,6 +71,7 @@ static inline int driver_start(struct driver *d, const char *program, char *cons
         dup2(fd, 1);
         dup2(fd, 2);
         setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves no job behind */
         execv(program, argv);
         _exit(127);
     }

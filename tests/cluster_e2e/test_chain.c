@@ -99,7 +99,7 @@ static void test_a_chain_is_the_full_snapshot_in_its_place(void)
         "for t in $R/step-*; do f='%s'/out/run/snapshot/$(basename $t); [ -d $f ] || continue; "
         "n=$((n + 1)); [ \"$($S inspect --digest $t)\" = \"$($S inspect --digest $f)\" ] || "
         "echo $t; grep -q '\"base\": null' $t/manifest.json || delta=$t; done; "
-        "[ $n -gt 4 ] && $S export --snapshot $delta --out $D/a 2>$D/why && "
+        "[ $n -gt 1 ] && $S export --snapshot $delta --out $D/a 2>$D/why && "
         "$S export --snapshot '%s'/out/run/snapshot/$(basename $delta) --out $D/b 2>$D/why && "
         "[ $($S inspect --digest $D/a) = $($S inspect --digest $D/b) ] && echo same",
         full.folder, full.folder);
