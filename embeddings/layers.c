@@ -12,8 +12,8 @@
  * (L1) At most one write transaction is open, of the thread that holds the lock.
  * (L2) The lookup transaction is reset whenever no lookup runs, so it pins no pages and a resize is
  *      allowed.
- * (L3) The map grows only while no view is open; until then a full map is FULL. Only the owner grows
- *      it, under the lock: another thread's transaction or view would lose its pages.
+ * (L3) The map grows only while no view is open; until then a full map is FULL. Only the owner
+ *      grows it, under the lock: another thread's transaction or view would lose its pages.
  * (L4) Between the first commit that is not synced and the sync of all, the marker tells the boot.
  */
 #include "embeddings/layers.h"
