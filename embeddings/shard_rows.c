@@ -1,8 +1,8 @@
 /* Pulling and pushing rows.
  *
- * A pull is one pipelined walk over the store; keys that are not in memory are looked up in LMDB,
- * sorted, and what is nowhere has its initial value. A push to a table that is all in memory is one
- * walk too; else it first makes every row resident (reading or creating it) and only then changes
+ * A pull finds its slots, then copies rows that are on their way; keys that are not in memory are
+ * looked up in LMDB, sorted, and what is nowhere has its initial value. A push to a table that is all
+ * in memory goes over it once too; else it first makes every row resident (reading or creating it) and only then changes
  * any, so that a failure leaves everything as it was. The order of keys in a call never matters:
  * each row depends on its own history alone.
  *
@@ -17,10 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FETCH_BYTES = 512 }; /* of an embedding; the processor's own prefetcher does the rest */
-static const struct emb_pace pull_pace = {.ahead = 16, .turn = 1};
-static const struct emb_pace push_pace = {.ahead = 32, .turn = 32};
-static const struct emb_fetch fetch_header = {.to = EMB_ROW_HEADER};
+enum {
+    FETCH_BYTES = 512, /* of an embedding; the processor's own prefetcher does the rest */
+    PULL_AHEAD = 32,   /* rows on their way; both were found by trying */
+    PUSH_AHEAD = 16,
+};
 
 static int grow(void *array_p, size_t n, size_t item_bytes)
 {
@@ -93,9 +94,8 @@ static inline bool exists(const struct gather *g, uint32_t slot, const char *val
     return true;
 }
 
-static inline void gather_one(void *context, size_t i, uint32_t slot)
+static inline void gather_one(struct gather *g, size_t i, uint32_t slot)
 {
-    struct gather *g = context;
     float *to = g->rows + i * g->dim;
     if (slot != EMB_NO_SLOT) {
         const char *value = emb_store_row(&g->table->store, slot) + 8;
@@ -236,7 +236,14 @@ int emb_shard_pull(struct emb_shard *shard, int t, const uint64_t *keys, size_t 
                               .to = EMB_ROW_HEADER + (uint32_t)bytes,
                               .aligned = g.plain && table->store.stride % 64 == 0,
                               .flags = table->tracks_heat};
-    emb_store_walk(&table->store, keys, n, pull_pace, ahead, gather_one, &g);
+    const uint32_t *slots = shard->slots;
+    emb_store_locate(&table->store, keys, n, shard->slots);
+    for (size_t i = 0; i < n + PULL_AHEAD; i++) {
+        if (i < n && slots[i] != EMB_NO_SLOT)
+            emb_store_fetch(&table->store, slots[i], ahead);
+        if (i >= PULL_AHEAD)
+            gather_one(&g, i - PULL_AHEAD, slots[i - PULL_AHEAD]);
+    }
     table->n_pulled += n;
     for (size_t i = 0; i < g.n_missing; i++)
         clu_row_init(spec->seed, table->hash, g.missing[i].key, table->init_range, spec->dim,
@@ -247,19 +254,17 @@ int emb_shard_pull(struct emb_shard *shard, int t, const uint64_t *keys, size_t 
 
 /* ---- push ---- */
 
-struct locate {
-    const uint64_t *keys;
-    uint32_t *slots;
-    struct emb_entry *missing;
-    size_t n_missing;
-};
-
-static inline void locate_one(void *context, size_t i, uint32_t slot)
+/* Finds the slots of a batch; keys without one become the batch's missing ones. How many there are.
+ */
+static size_t locate(struct emb_shard *shard, const struct emb_table *table, const uint64_t *keys,
+                     size_t n)
 {
-    struct locate *l = context;
-    l->slots[i] = slot;
-    if (slot == EMB_NO_SLOT)
-        l->missing[l->n_missing++] = (struct emb_entry){.key = l->keys[i], .slot = (uint32_t)i};
+    size_t n_missing = 0;
+    emb_store_locate(&table->store, keys, n, shard->slots);
+    for (size_t i = 0; i < n; i++)
+        if (shard->slots[i] == EMB_NO_SLOT)
+            shard->missing[n_missing++] = (struct emb_entry){.key = keys[i], .slot = (uint32_t)i};
+    return n_missing;
 }
 
 /* Gives a slot the initial value of its key, without any update. */
@@ -346,9 +351,8 @@ int emb_shard_fetch_all(struct emb_shard *shard, int t, const uint64_t *keys, si
         status = emb_room_for(shard, table, n, true);
     if (status)
         return status;
-    struct locate l = {.keys = keys, .slots = shard->slots, .missing = shard->missing};
-    emb_store_walk(&table->store, keys, n, push_pace, fetch_header, locate_one, &l);
-    return l.n_missing && table->on_disk_only ? fetch(shard, t, l.n_missing, NULL, true) : CLU_OK;
+    size_t n_missing = locate(shard, table, keys, n);
+    return n_missing && table->on_disk_only ? fetch(shard, t, n_missing, NULL, true) : CLU_OK;
 }
 
 /* Makes the rows of missing keys resident: from the layers, else new (admission permitting; a key
@@ -415,67 +419,51 @@ static int shelve_sealing(struct emb_shard *shard, struct emb_table *table, size
     return CLU_OK;
 }
 
+/* Applies a batch to the rows that have slots. */
+static void apply_all(struct emb_shard *shard, struct emb_table *table, size_t n,
+                      const float *grads, uint64_t step)
+{
+    const size_t dim = (size_t)table->spec.dim, bytes = 8 + table->value_bytes;
+    const uint32_t *slots = shard->slots;
+    const struct emb_fetch ahead = {
+        .to = bytes < 2 * FETCH_BYTES ? (uint32_t)bytes : 2 * FETCH_BYTES, .flags = true};
+    for (size_t i = 0; i < n + PUSH_AHEAD; i++) {
+        if (i < n && slots[i] != EMB_NO_SLOT)
+            emb_store_fetch(&table->store, slots[i], ahead);
+        size_t at = i - PUSH_AHEAD;
+        if (i >= PUSH_AHEAD && slots[at] != EMB_NO_SLOT)
+            apply(shard, table, slots[at], grads + at * dim, step);
+    }
+}
+
 /* The general way: first every row resident, then every update (P1). */
 static int push_in_two_passes(struct emb_shard *shard, int t, const uint64_t *keys, size_t n,
                               const float *grads, uint64_t step)
 {
     struct emb_table *table = &shard->table[t];
-    const size_t dim = (size_t)table->spec.dim;
     int status = CLU_OK;
-    struct locate l = {.keys = keys, .slots = shard->slots, .missing = shard->missing};
-    emb_store_walk(&table->store, keys, n, push_pace, fetch_header, locate_one, &l);
-    if (l.n_missing)
-        status = make_resident(shard, t, l.n_missing);
+    size_t n_missing = locate(shard, table, keys, n);
+    if (n_missing)
+        status = make_resident(shard, t, n_missing);
     if (!status && shard->flush.kind >= EMB_FLUSH_CHECKPOINT)
         status = shelve_sealing(shard, table, n);
     if (status)
         return status;
     if (table->sketch)
         refuse_newcomers(shard, table, keys, n);
-    const size_t ahead = 8, prefetch = table->store.stride < 1024 ? table->store.stride : 1024;
-    for (size_t i = 0; i < n; i++) { /* (P1) */
-        if (i + ahead < n && shard->slots[i + ahead] != EMB_NO_SLOT) {
-            const char *row = emb_store_row(&table->store, shard->slots[i + ahead]);
-            for (size_t at = 0; at < prefetch; at += 64)
-                __builtin_prefetch(row + at, 1);
-        }
-        if (shard->slots[i] != EMB_NO_SLOT)
-            apply(shard, table, shard->slots[i], grads + i * dim, step);
-    }
+    apply_all(shard, table, n, grads, step); /* (P1) */
     return CLU_OK;
 }
 
-struct update {
-    struct emb_shard *shard;
-    struct emb_table *table;
-    const uint64_t *keys;
-    const float *grads;
-    uint64_t step;
-    size_t dim, n_missing;
-};
-
-static inline void update_one(void *context, size_t i, uint32_t slot)
-{
-    struct update *u = context;
-    if (slot != EMB_NO_SLOT)
-        apply(u->shard, u->table, slot, u->grads + i * u->dim, u->step);
-    else
-        u->shard->missing[u->n_missing++] =
-            (struct emb_entry){.key = u->keys[i], .slot = (uint32_t)i};
-}
-
-/* The way of a table that is all in memory and admits at once: one walk updates what is there, then
- * the rest is created, for which emb_room_for has made sure that nothing can be missing (P1). */
+/* The way of a table that is all in memory and admits at once: updates what is there, then the
+ * rest is created, for which emb_room_for has made sure that nothing can be missing (P1). */
 static int push_in_memory(struct emb_shard *shard, struct emb_table *table, const uint64_t *keys,
                           size_t n, const float *grads, uint64_t step)
 {
     struct emb_store *store = &table->store;
-    struct update u = {shard, table, keys, grads, step, (size_t)table->spec.dim, 0};
-    const size_t bytes = 8 + table->value_bytes;
-    struct emb_fetch ahead = {.to = bytes < 2 * FETCH_BYTES ? (uint32_t)bytes : 2 * FETCH_BYTES,
-                              .flags = true};
-    emb_store_walk(store, keys, n, push_pace, ahead, update_one, &u);
-    for (size_t i = 0; i < u.n_missing; i++) {
+    const size_t dim = (size_t)table->spec.dim, n_missing = locate(shard, table, keys, n);
+    apply_all(shard, table, n, grads, step);
+    for (size_t i = 0; i < n_missing; i++) {
         const struct emb_entry *entry = &shard->missing[i];
         uint32_t slot = emb_store_find(store, entry->key);
         if (slot == EMB_NO_SLOT) {
@@ -484,7 +472,7 @@ static int push_in_memory(struct emb_shard *shard, struct emb_table *table, cons
                 return status;
             emb_value_set_u32(emb_slot_value(table, slot), EMB_VALUE_COUNT, 0);
         }
-        apply(shard, table, slot, grads + entry->slot * u.dim, step);
+        apply(shard, table, slot, grads + entry->slot * dim, step);
     }
     return CLU_OK;
 }

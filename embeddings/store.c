@@ -39,6 +39,16 @@ enum {
     MAX_DEPTH = 22,
 };
 
+/* A bit for each entry of a bucket that holds the key: all compared, since which one it is cannot
+ * be foretold and a wrong guess costs more. */
+static uint32_t match_of(const struct emb_bucket *bucket, uint64_t key)
+{
+    uint32_t match = 0;
+    for (uint32_t i = 0; i < EMB_BUCKET_ENTRIES; i++)
+        match |= (uint32_t)(bucket->key[i] == key) << i;
+    return match & (((uint32_t)1 << bucket->n) - 1);
+}
+
 static size_t round_up(size_t value, size_t unit)
 {
     return (value + unit - 1) / unit * unit;
@@ -84,6 +94,7 @@ int emb_store_init(struct emb_store *store, size_t value_bytes, uint64_t salt, s
         offset = LINE - EMB_ROW_HEADER;
     }
     store->salt = salt;
+    store->locate = emb_locate_way(0);
     store->free_head = EMB_NO_SLOT;
     int status = emb_range_reserve(&store->slab, max_bytes);
     if (status)
@@ -136,7 +147,7 @@ uint32_t emb_store_find(const struct emb_store *store, uint64_t key)
     const struct emb_segment *segment = segment_of(store, hash);
     for (uint32_t i = 0; i < EMB_SEGMENT_BUCKETS; i++) {
         const struct emb_bucket *bucket = &segment->bucket[(hash + i) % EMB_SEGMENT_BUCKETS];
-        uint32_t match = emb_bucket_match(bucket, key);
+        uint32_t match = match_of(bucket, key);
         if (match)
             return bucket->slot[__builtin_ctz(match)];
         if (!bucket->passed) /* (S2) */
@@ -292,7 +303,7 @@ static void unplace(struct emb_segment *segment, uint64_t hash, uint64_t key)
     uint32_t match;
     for (uint64_t at = hash;; at++) {
         bucket = &segment->bucket[at % EMB_SEGMENT_BUCKETS];
-        match = emb_bucket_match(bucket, key);
+        match = match_of(bucket, key);
         if (match)
             break;
         bucket->passed--; /* (S2) */

@@ -12,8 +12,9 @@
  * cache line and holds whole keys, so that a pull touches it and the embedding's lines, nothing
  * else. Flags are kept apart from the rows: the eviction clock reads a byte a row.
  *
- * Lookups come in batches: emb_store_walk hides the latency of directory, bucket and row by
- * prefetching well ahead. Huge pages are asked for as soon as a range is larger than one.
+ * Lookups come in batches: first emb_store_locate finds the slots of all keys, with their buckets on
+ * the way well ahead; then whoever needs the rows goes through the slots, with the rows on the way.
+ * Huge pages are asked for as soon as a range is larger than one.
  * Threads: one owner. Cost: stride + 1 + 18 to 37 bytes a row.
  */
 #ifndef EMBEDDINGS_STORE_H
@@ -33,7 +34,6 @@ enum {
     EMB_SEGMENT_BITS = 9,
     EMB_SEGMENT_BUCKETS = 1 << EMB_SEGMENT_BITS,
     EMB_ROW_HEADER = 16, /* key, count, last step */
-    EMB_WALK_AHEAD = 32,
 };
 
 /* Flags of a slot. */
@@ -60,7 +60,14 @@ struct emb_segment {
     struct emb_bucket bucket[EMB_SEGMENT_BUCKETS];
 };
 
+struct emb_store;
+
+/* The way to find many keys that this processor is fastest at; see emb_store_locate. */
+typedef void emb_locate_fn(const struct emb_store *store, const uint64_t *keys, size_t n,
+                           uint32_t *slots);
+
 struct emb_store {
+    emb_locate_fn *locate;
     size_t stride;      /* bytes of a slot */
     size_t value_bytes; /* behind the key */
     uint64_t salt;      /* of the hash */
@@ -158,84 +165,42 @@ static inline const struct emb_bucket *emb_store_bucket(const struct emb_store *
     return &segment->bucket[hash & (EMB_SEGMENT_BUCKETS - 1)];
 }
 
-/* A bit for each entry of a bucket that holds the key: all compared, since which one it is cannot
- * be foretold and a wrong guess costs more. */
-static inline uint32_t emb_bucket_match(const struct emb_bucket *bucket, uint64_t key)
-{
-    uint32_t match = 0;
-    for (uint32_t i = 0; i < EMB_BUCKET_ENTRIES; i++)
-        match |= (uint32_t)(bucket->key[i] == key) << i;
-    return match & (((uint32_t)1 << bucket->n) - 1);
-}
-
 /* Fetches the index line of a key. */
 static inline void emb_store_prefetch(const struct emb_store *store, uint64_t key)
 {
     __builtin_prefetch(emb_store_bucket(store, emb_store_hash(store, key)));
 }
 
-/* What of a row a walk has fetched before it is used: bytes [from, to), and the flags, if asked. */
+/* slots[i] = the slot of keys[i] or EMB_NO_SLOT, for n keys. */
+static inline void emb_store_locate(const struct emb_store *store, const uint64_t *keys, size_t n,
+                                    uint32_t *slots)
+{
+    store->locate(store, keys, n, slots);
+}
+
+/* The ways there are (locate.c), the fastest first, as far as this processor has their
+ * instructions; NULL past the last. All find the same. */
+emb_locate_fn *emb_locate_way(int i);
+
+/* What of a row is fetched ahead of its use: bytes [from, to), and its flags, if asked. */
 struct emb_fetch {
     uint32_t from, to;
     bool aligned; /* `from` is the start of a cache line in every row */
     bool flags;
 };
 
+/* To the second cache only: what waits for the first one occupies its fill buffers, of which there
+ * are too few for random rows (16; a bare loop runs at 17 ns a row so, and at 20 ns else). */
 static inline void emb_store_fetch(const struct emb_store *store, uint32_t slot,
                                    struct emb_fetch fetch)
 {
     const char *row = emb_store_row(store, slot), *end = row + fetch.to;
     for (const char *at = row + fetch.from; at < end; at += 64)
-        __builtin_prefetch(at);
+        __builtin_prefetch(at, 0, 2);
     if (!fetch.aligned)
-        __builtin_prefetch(end - 1);
+        __builtin_prefetch(end - 1, 0, 2);
     if (fetch.flags)
         __builtin_prefetch(emb_store_flags(store, slot), 1);
-}
-
-/* How a walk goes: its stages are `ahead` keys apart, and `turn` keys go through one stage before
- * the next. Both values were found by trying. Pulls go key by key, so that lines are on their way
- * while rows are copied, and not far ahead (0.41 .. 0.46 of a bare loop, in blocks 0.28; perhaps as
- * the first TLB, of some dozens of entries, then still holds the pages: there were no hardware
- * counters to prove it). Pushes go in blocks (0.55, key by key 0.45): perhaps as an update computes
- * for longer than a row is on its way. */
-struct emb_pace {
-    uint32_t ahead, turn; /* turn divides ahead, at most EMB_WALK_AHEAD */
-};
-
-/* Calls use(context, i, slot) for i = 0..n-1 in order, slot of keys[i] or EMB_NO_SLOT, with what
- * `fetch` names already on its way. use must not insert or remove. Three stages: hash and fetch the
- * bucket; find the slot and fetch the row; use. Always inlined, so that use is too and the pace, a
- * constant, costs nothing. */
-static inline __attribute__((always_inline)) void
-emb_store_walk(const struct emb_store *store, const uint64_t *keys, size_t n, struct emb_pace pace,
-               struct emb_fetch fetch, void (*use)(void *context, size_t i, uint32_t slot),
-               void *context)
-{
-    const size_t ahead = pace.ahead, turn = pace.turn;
-    const struct emb_bucket *bucket[EMB_WALK_AHEAD];
-    uint32_t slot[2 * EMB_WALK_AHEAD];
-    for (size_t i = 0; i < n + 2 * ahead; i += turn) {
-        for (size_t j = i; j < i + turn; j++)
-            if (j >= ahead && j < n + ahead) {
-                const struct emb_bucket *b = bucket[j % ahead];
-                uint32_t match = emb_bucket_match(b, keys[j - ahead]), found = EMB_NO_SLOT;
-                if (match)
-                    found = b->slot[__builtin_ctz(match)];
-                else if (b->passed)
-                    found = emb_store_find(store, keys[j - ahead]);
-                if (found != EMB_NO_SLOT)
-                    emb_store_fetch(store, found, fetch);
-                slot[(j - ahead) % (2 * ahead)] = found;
-            }
-        for (size_t j = i; j < i + turn && j < n; j++) {
-            bucket[j % ahead] = emb_store_bucket(store, emb_store_hash(store, keys[j]));
-            __builtin_prefetch(bucket[j % ahead]);
-        }
-        for (size_t j = i; j < i + turn; j++)
-            if (j >= 2 * ahead && j < n + 2 * ahead)
-                use(context, j - 2 * ahead, slot[(j - 2 * ahead) % (2 * ahead)]);
-    }
 }
 
 #endif
