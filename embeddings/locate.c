@@ -1,13 +1,13 @@
 /* Many keys looked up at once.
  *
  * A lookup touches one cache line at random, and which of its entries holds the key cannot be
- * foretold. So: the line is asked for AHEAD keys before it is read, all its keys are compared, with
- * the widest registers there are, and no branch depends on where the key was. Keys whose home bucket
- * was full (S2, up to one in twenty) are put aside, the next bucket is asked for, and they are
- * looked up a few at a time; done on the spot, each would wait for its line.
+ * foretold. So: the line is asked for AHEAD keys before it is read, and all its keys are compared,
+ * with the widest registers there are. What the store says of itself is copied first: else every
+ * slot that is stored could have changed it, and it is read again for each key (15 ns for 10).
  *
- * What it costs, 2 M rows, an index of 67 MB: 8 ns a key with 512-bit registers, 13 ns with plain
- * code, of which 5 are work that can be hidden behind no memory. The line alone takes 7 ns.
+ * What it costs, 2 M rows, an index of 67 MB: 10 ns a key with 512-bit registers, 14 ns with plain
+ * code; touching the line alone takes 7 ns. Tried without gain: keys whose home bucket was full (one
+ * in a hundred to one in ten) put aside and looked up together, and a loop for each of the stages.
  *
  * The ways are chosen by hand, not by target_clones: GCC lowers the vectors of inlined functions
  * before it makes clones.
@@ -19,48 +19,32 @@
 #define HAS_WAYS 1
 #endif
 
-enum {
-    AHEAD = 32,
-    LATE = 16, /* keys put aside */
-};
+enum { AHEAD = 32 };
 
 /* A bit for each of the first entries of a bucket, in use or not, that hold a key. */
 typedef uint32_t match_fn(const struct emb_bucket *bucket, uint64_t key);
 
-static void settle(const struct emb_store *store, const uint64_t *keys, const size_t *late,
-                   size_t n_late, uint32_t *slots)
-{
-    for (size_t i = 0; i < n_late; i++)
-        slots[late[i]] = emb_store_find(store, keys[late[i]]);
-}
-
-static inline __attribute__((always_inline)) void locate(const struct emb_store *store,
+static inline __attribute__((always_inline)) void locate(const struct emb_store *live,
                                                          const uint64_t *keys, size_t n,
                                                          uint32_t *slots, match_fn *match)
 {
+    const struct emb_store held = *live, *store = &held;
     const struct emb_bucket *home[AHEAD];
-    size_t late[LATE], n_late = 0;
     for (size_t i = 0; i < n + AHEAD; i++) {
         if (i >= AHEAD) {
             const size_t at = i - AHEAD;
             const struct emb_bucket *bucket = home[at % AHEAD];
             uint32_t found = match(bucket, keys[at]) & (((uint32_t)1 << bucket->n) - 1);
-            slots[at] = found ? bucket->slot[__builtin_ctz(found)] : EMB_NO_SLOT;
-            if (!found && bucket->passed) {
-                __builtin_prefetch(bucket + 1); /* a segment's last goes on at its first: as well */
-                late[n_late++] = at;
-            }
-            if (n_late == LATE) {
-                settle(store, keys, late, n_late, slots);
-                n_late = 0;
-            }
+            if (found)
+                slots[at] = bucket->slot[__builtin_ctz(found)];
+            else
+                slots[at] = bucket->passed ? emb_store_find(live, keys[at]) : EMB_NO_SLOT;
         }
         if (i < n) {
             home[i % AHEAD] = emb_store_bucket(store, emb_store_hash(store, keys[i]));
             __builtin_prefetch(home[i % AHEAD], 0, 2);
         }
     }
-    settle(store, keys, late, n_late, slots);
 }
 
 static inline uint32_t match_plain(const struct emb_bucket *bucket, uint64_t key)

@@ -13,6 +13,7 @@
 #include "cluster/log.h"
 #include "cluster/status.h"
 #include "embeddings/shard_internal.h"
+#include "embeddings/simd.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -112,6 +113,21 @@ static inline void gather_one(struct gather *g, size_t i, uint32_t slot)
         return;
     }
     g->missing[g->n_missing++] = (struct emb_entry){.key = g->keys[i], .slot = (uint32_t)i};
+}
+
+/* With the rows on their way; a copy for each level, as wide registers copy faster. */
+EMB_CLONES
+static void gather_all(struct gather *g, const uint32_t *slots, size_t n, struct emb_fetch ahead)
+{
+    const struct emb_store *store = &g->table->store;
+    for (size_t i = 0; i < n && i < PULL_AHEAD; i++)
+        if (slots[i] != EMB_NO_SLOT)
+            emb_store_fetch(store, slots[i], ahead);
+    for (size_t i = 0; i < n; i++) {
+        if (i + PULL_AHEAD < n && slots[i + PULL_AHEAD] != EMB_NO_SLOT)
+            emb_store_fetch(store, slots[i + PULL_AHEAD], ahead);
+        gather_one(g, i, slots[i]);
+    }
 }
 
 /* A row from the layers: into the batch at every position that asks for its key, and into memory.
@@ -236,14 +252,8 @@ int emb_shard_pull(struct emb_shard *shard, int t, const uint64_t *keys, size_t 
                               .to = EMB_ROW_HEADER + (uint32_t)bytes,
                               .aligned = g.plain && table->store.stride % 64 == 0,
                               .flags = table->tracks_heat};
-    const uint32_t *slots = shard->slots;
     emb_store_locate(&table->store, keys, n, shard->slots);
-    for (size_t i = 0; i < n + PULL_AHEAD; i++) {
-        if (i < n && slots[i] != EMB_NO_SLOT)
-            emb_store_fetch(&table->store, slots[i], ahead);
-        if (i >= PULL_AHEAD)
-            gather_one(&g, i - PULL_AHEAD, slots[i - PULL_AHEAD]);
-    }
+    gather_all(&g, shard->slots, n, ahead);
     table->n_pulled += n;
     for (size_t i = 0; i < g.n_missing; i++)
         clu_row_init(spec->seed, table->hash, g.missing[i].key, table->init_range, spec->dim,
