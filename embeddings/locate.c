@@ -6,8 +6,8 @@
  * slot that is stored could have changed it, and it is read again for each key (15 ns for 10).
  *
  * What it costs, 2 M rows, an index of 67 MB: 10 ns a key with 512-bit registers, 14 ns with plain
- * code; touching the line alone takes 7 ns. Tried without gain: keys whose home bucket was full (one
- * in a hundred to one in ten) put aside and looked up together, and a loop for each of the stages.
+ * code; touching the line alone takes 7 ns. Tried without gain: keys whose home bucket was full
+ * (one in a hundred to one in ten) put aside and looked up together; a loop for each stage.
  *
  * The ways are chosen by hand, not by target_clones: GCC lowers the vectors of inlined functions
  * before it makes clones.

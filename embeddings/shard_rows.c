@@ -1,10 +1,10 @@
 /* Pulling and pushing rows.
  *
  * A pull finds its slots, then copies rows that are on their way; keys that are not in memory are
- * looked up in LMDB, sorted, and what is nowhere has its initial value. A push to a table that is all
- * in memory goes over it once too; else it first makes every row resident (reading or creating it) and only then changes
- * any, so that a failure leaves everything as it was. The order of keys in a call never matters:
- * each row depends on its own history alone.
+ * looked up in LMDB, sorted, and what is nowhere has its initial value. A push to a table that is
+ * all in memory goes over it once too; else it first makes every row resident (reading or creating
+ * it) and only then changes any, so that a failure leaves everything as it was. The order of keys
+ * in a call never matters: each row depends on its own history alone.
  *
  * (P1) Nothing fails between the first changed row of a push and the last.
  * (P2) A pull changes no row: it may only bring rows into memory.

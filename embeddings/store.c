@@ -8,13 +8,14 @@
  * A gather of 32 floats that knows where its rows are touches 2 lines a row. Before, an 8-byte
  * entry (tag and slot) had to be verified in the row's header, and rows began anywhere: 4.1 lines.
  * Whole keys in buckets of a line and embeddings on line boundaries make it 3, for 40 bytes of
- * padding and 12 of index a row.
+ * padding and 12 of index a row. What is left is the second page: where the TLB cannot hold the
+ * table, a row costs two walks of the page tables and the loop's one (tests/bench/README.md).
  *
  * Tried and rejected: headers apart from the rows (pushes touch a page more), one big index that is
  * copied when full (a stop of 0.3 s at 10 M rows), two indexes with migration (twice the index
  * memory while it lasts, and two probes), chained buckets (a miss a link), linear probing of single
- * entries (where it ends cannot be foretold: 40 M probes/s instead of 67 M), one loop that takes each
- * key through bucket and row (23 M rows/s; the slots of all keys first, then the rows: 34 M).
+ * entries (where it ends cannot be foretold: 40 M probes/s instead of 67 M), one loop that takes
+ * each key through bucket and row (23 M rows/s; all slots first, then the rows: 34 M).
  *
  * (S1) Every live slot has exactly one index entry, in the segment that its tag's low bits select.
  * (S2) An entry stands in its home bucket or, where that was full, in one of the next; every bucket

@@ -12,8 +12,8 @@
  * cache line and holds whole keys, so that a pull touches it and the embedding's lines, nothing
  * else. Flags are kept apart from the rows: the eviction clock reads a byte a row.
  *
- * Lookups come in batches: first emb_store_locate finds the slots of all keys, with their buckets on
- * the way well ahead; then whoever needs the rows goes through the slots, with the rows on the way.
+ * Lookups come in batches: first emb_store_locate finds the slots of all keys, with their buckets
+ * on the way well ahead; then whoever needs the rows goes through the slots, rows on the way.
  * Huge pages are asked for as soon as a range is larger than one.
  * Threads: one owner. Cost: stride + 1 + 18 to 37 bytes a row.
  */
