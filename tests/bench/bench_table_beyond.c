@@ -166,16 +166,16 @@ double bench_race_run(struct bench_race *race, const struct bench_store *store, 
     return (double)rows / busy;
 }
 
-/* Warm-up until the stores are at work as they will ever be: as many rows pushed as fill half of
- * the memory (a store that has not written yet has a debt that is not in its rate), if that does
- * not take too long. Then the measured rounds. */
+/* Warm-up until the stores are at work as they will ever be: twice as many rows pushed as memory
+ * holds (a store that has not written yet has a debt that is not in its rate), if that does not
+ * take too long. Then the measured rounds. */
 static struct bench_spread measure(struct bench_race *race, const struct bench_store *store,
                                    double *written_p)
 {
     double samples[BENCH_MAX_ROUNDS];
     const struct bench_options *o = race->options;
     const double enough = o->tiny ? 0.05 : 150;
-    for (double busy = 0; busy < enough && race->n_pushed < race->n_rows / 20; busy += o->seconds)
+    for (double busy = 0; busy < enough && race->n_pushed < race->n_rows / 5; busy += o->seconds)
         bench_race_run(race, store, o->seconds);
     uint64_t before = bench_written();
     race->n_pushed = 0;
