@@ -117,6 +117,15 @@ static int sort_step(struct emb_shard *shard, bool wait)
     return CLU_OK;
 }
 
+void emb_flush_wait_sorted(struct emb_shard *shard)
+{
+    struct emb_flush *flush = &shard->flush;
+    if (flush->phase != EMB_FLUSH_SORT || !flush->sorting)
+        return;
+    (void)sort_step(shard, true);
+    flush->phase = EMB_FLUSH_WRITE;
+}
+
 /* ---- beginning and ending ---- */
 
 static void mark_sealing(struct emb_table *table)

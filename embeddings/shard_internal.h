@@ -227,6 +227,7 @@ int emb_bury(struct emb_shard *shard, struct emb_table *table, uint32_t slot);
 int emb_flush_begin(struct emb_shard *shard, enum emb_flush_kind kind);
 int emb_flush_shelve(struct emb_shard *shard, struct emb_table *table, uint32_t slot);
 int emb_flush_advance(struct emb_shard *shard, int64_t budget_us); /* AGAIN: more to do */
+void emb_flush_wait_sorted(struct emb_shard *shard); /* advance never waits for the sorter */
 int emb_checkpoint_end(struct emb_shard *shard);
 void emb_flush_abort(struct emb_shard *shard);
 void emb_flush_end(struct emb_shard *shard);

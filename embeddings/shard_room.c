@@ -27,8 +27,11 @@ enum {
     SLICE_US = 1000,          /* of each chore, a tick */
     SWEEP_SLOTS = 4096,
     SWEEP_STORED = 256,
-    CLEAN_NOW_US = 50 * SLICE_US, /* that a push writes at most to make room */
-    FEW_DIRTY = 4096,             /* rows not worth a flush while memory suffices */
+    /* A push that finds no room writes for so long, so many times: two seconds, after which memory
+     * is taken beyond the budget. */
+    CLEAN_NOW_US = 50 * SLICE_US,
+    CLEAN_NOW_TRIES = 40,
+    FEW_DIRTY = 4096,   /* rows not worth a flush while memory suffices */
     EVICT_AHEAD = 1024, /* slots freed beyond those asked for: the clock runs less often */
 };
 static const uint64_t default_log_bytes = (uint64_t)512 << 20;
@@ -115,6 +118,8 @@ static bool waits_for_view(struct emb_shard *shard, int status)
 static int clean_now(struct emb_shard *shard)
 {
     struct emb_flush *flush = &shard->flush;
+    if (flush->kind != EMB_FLUSH_NONE)
+        emb_flush_wait_sorted(shard);
     if (shard->job && !emb_snapshot_in_file(shard) &&
         emb_snapshot_hurry(shard, CLEAN_NOW_US) != CLU_OK)
         return CLU_OK;
@@ -148,7 +153,9 @@ int emb_room_for(struct emb_shard *shard, struct emb_table *table, size_t n, boo
         if (emb_store_reserve(store, n) == CLU_OK)
             return CLU_OK;
     free_slots += free_slots < n ? evict(table, n - free_slots + EVICT_AHEAD) : 0;
-    if (free_slots < n && must && table->n_dirty > store->n_rows / 2 && may_write(shard)) {
+    for (int i = 0; i < CLEAN_NOW_TRIES && free_slots < n && must; i++) {
+        if (table->n_dirty <= store->n_rows / 2 || !may_write(shard))
+            break;
         int status = clean_now(shard);
         if (status)
             return status;
