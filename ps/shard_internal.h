@@ -25,7 +25,7 @@ enum {
     EXPIRE_EVERY_MS = 50,
     SNAPSHOT_SLICE_US = 200, /* of this thread beside training, then a pause: (R10) */
     SNAPSHOT_PAUSE_MS = 4,
-    SNAPSHOT_STAND_BACK_MS = 300, /* then its scribe competes, or a busy machine gives it no time */
+    SNAPSHOT_STAND_BACK_MS = 100, /* then its scribe competes, or a busy machine gives it no time */
     SNAPSHOT_HURRY_US = 2000,     /* of one that nobody minds, or that is late */
     SNAPSHOT_IDLE_MS = 200,
     SNAPSHOT_LATE_SHARE = 4, /* late: a quarter of its time has passed */

@@ -162,6 +162,35 @@ static void test_a_lack_of_memory_is_named_with_its_cgroup(void)
     driver_close(&d, CU_get_number_of_failures() > before);
 }
 
+/* A roll-back costs what changed, because servers that live are not started again. */
+static void test_servers_are_the_same_processes_after_a_roll_back(void)
+{
+    unsigned before = CU_get_number_of_failures();
+    struct driver d;
+    pid_t server[2];
+    char answer[1024];
+    open_job(&d, 5);
+    CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":20,", WITHIN_MS));
+    CU_ASSERT_EQUAL(driver_ask(&d, SLUICE, "snapshot", "", answer, sizeof(answer)), 0);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"kind\":\"snapshot\"", WITHIN_MS));
+    for (int i = 0; i < 2; i++)
+        server[i] = driver_find(&d, "sluice ps", i ? "--rank 1" : "--rank 0", 0);
+    CU_ASSERT(server[0] > 0 && server[1] > 0);
+    pid_t worker = driver_find_worker(&d, 0);
+    CU_ASSERT_FATAL(worker > 0 && kill(worker, SIGKILL) == 0);
+    CU_ASSERT(
+        driver_await_text(&d, "../../terminal", "going back to the last snapshot", WITHIN_MS));
+    CU_ASSERT(await_status(&d, "worker 0 was killed", NULL)); /* and runs */
+    CU_ASSERT_NOT_EQUAL(driver_find_worker(&d, 0), worker);
+    for (int i = 0; i < 2; i++)
+        CU_ASSERT_EQUAL(driver_find(&d, "sluice ps", i ? "--rank 1" : "--rank 0", 0), server[i]);
+    kill(d.pid, SIGTERM);
+    CU_ASSERT_EQUAL(driver_wait(&d, WITHIN_MS), 75);
+    CU_ASSERT_EQUAL(driver_left(&d, 2000), 0);
+    driver_close(&d, CU_get_number_of_failures() > before);
+}
+
 static void test_clean_up(void)
 {
     small_data_close(&data);
@@ -169,4 +198,5 @@ static void test_clean_up(void)
 }
 
 SUITE("cluster_e2e.reasons", T(test_the_status_tells_why_those_before_ended),
-      T(test_a_lack_of_memory_is_named_with_its_cgroup), T(test_clean_up))
+      T(test_a_lack_of_memory_is_named_with_its_cgroup),
+      T(test_servers_are_the_same_processes_after_a_roll_back), T(test_clean_up))
