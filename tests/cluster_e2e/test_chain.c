@@ -65,18 +65,24 @@ static void expect(const struct driver *d, const char *script, const char *expec
 }
 
 /* Stops the job where its newest snapshot is a delta with at least two links below it: those that a
- * busy machine took too late are removed. */
+ * busy machine took too late are removed, and where it took too few, the job starts anew. */
 static void stop_on_a_chain(struct driver *d)
 {
-    CU_ASSERT_EQUAL_FATAL(driver_start(d, SLUICE, NULL), 0);
-    CU_ASSERT(driver_await_text(d, "metrics.jsonl", "\"step\":190,", RUN_WITHIN_MS));
-    kill(d->pid, SIGTERM);
-    CU_ASSERT_EQUAL(driver_wait(d, RUN_WITHIN_MS), 75);
-    expect(d,
-           "while [ $($S inspect --json $R | grep -o '\"folder\"' | wc -l) -lt 4 ]; do "
-           "t=$(ls -d $R/step-* | tail -1); [ -n \"$t\" ] || break; rm -rf $t; done; "
-           "$S inspect $R | grep -o 'kind       delta upon step'",
-           "kind       delta upon step");
+    static const char delta[] = "kind       delta upon step";
+    char line[256] = "";
+    for (int i = 0; i < 6 && strcmp(line, delta) != 0; i++) {
+        shell(d, "rm -rf $D/out", line, sizeof(line));
+        CU_ASSERT_EQUAL_FATAL(driver_start(d, SLUICE, NULL), 0);
+        CU_ASSERT(driver_await_text(d, "metrics.jsonl", "\"step\":190,", RUN_WITHIN_MS));
+        kill(d->pid, SIGTERM);
+        CU_ASSERT_EQUAL(driver_wait(d, RUN_WITHIN_MS), 75);
+        shell(d,
+              "while [ $($S inspect --json $R | grep -o '\"folder\"' | wc -l) -lt 4 ]; do "
+              "t=$(ls -d $R/step-* | tail -1); [ -n \"$t\" ] || break; rm -rf $t; done; "
+              "$S inspect $R | grep -o 'kind       delta upon step'",
+              line, sizeof(line));
+    }
+    CU_ASSERT_STRING_EQUAL(line, delta);
 }
 
 static void test_a_chain_is_the_full_snapshot_in_its_place(void)
