@@ -1,8 +1,9 @@
 /* What the files of a shard share: shard.c (open, end of a step), shard_rows.c (pull, push),
  * shard_state.c (what is remembered where), shard_room.c (memory budget, write-back, eviction,
  * expiry), shard_flush.c (writing rows to layers, sorted and in slices), shard_snapshot.c (seal,
- * file, confirm, merge, rollback), shard_load.c (restore), shard_move.c (rows one by one, moving
- * buckets), shard_leave.c (buckets that leave while pushes go on).
+ * file, confirm), shard_merge.c (layers into one), shard_rollback.c (going back), shard_load.c
+ * (restore), shard_move.c (rows one by one, moving buckets), shard_leave.c (buckets that leave
+ * while pushes go on).
  *
  * Invariants they all keep:
  * (I1) A row's newest version is in memory, or, when its key is not there, in the first of the
@@ -233,13 +234,31 @@ void emb_flush_abort(struct emb_shard *shard);
 void emb_flush_end(struct emb_shard *shard);
 void emb_sort_entries(struct emb_entry *entries, struct emb_entry *spare, size_t n);
 
-/* ---- shard_snapshot.c ---- */
+/* ---- shard_merge.c ---- */
+
 static inline int emb_layer_spare(const struct emb_roles *roles) /* neither base nor current */
 {
     return EMB_N_LAYERS - (int)roles->base - (int)roles->current;
 }
-int emb_merge_advance(struct emb_shard *shard, bool wait); /* AGAIN: more to do */
-int emb_merge_settle(struct emb_shard *shard);             /* waits for the piece under way */
+
+/* Copies up to limit rows of table *table_p from key *key_p on and moves both; AGAIN until all are
+ * through. merge: rows overwrite, tombstones delete; else only keys that `to` does not have are
+ * copied, tombstones included. */
+int emb_copy_slice(struct emb_shard *shard, int from, int to, bool merge, size_t limit,
+                   int *table_p, uint64_t *key_p);
+
+/* From here on the sealed layer is merged into the base, also after a restart. */
+int emb_merge_begin(struct emb_shard *shard);
+/* A piece to the scribe, when it has none; wait: all of it, here. AGAIN: more to do. */
+int emb_merge_advance(struct emb_shard *shard, bool wait);
+/* Waits for the piece under way. AGAIN: it is done, and more is to do. */
+int emb_merge_settle(struct emb_shard *shard);
+/* The sealed layer's state has become the base's: the roles and info.base say so. swap: the base
+ * was empty, and the layers change places. */
+int emb_merge_end(struct emb_shard *shard, bool swap);
+
+/* ---- shard_snapshot.c ---- */
+
 /* The running snapshot only writes its file, from a view: the current layer may be written to. */
 bool emb_snapshot_in_file(const struct emb_shard *shard);
 /* Works towards that; AGAIN: not there yet. A failure is for the next advance to tell. */

@@ -1,4 +1,4 @@
-/* Snapshots, and going back to one.
+/* Snapshots of a shard.
  *
  *   begin   rows that are dirty now are marked; costs a pass over flag bytes
  *   MERGE   the layer that the next steps write to must be free: finish the last confirm's merge
@@ -31,11 +31,7 @@
 
 enum job_phase { JOB_MERGE, JOB_FLUSH, JOB_FOLD, JOB_SEAL, JOB_FILE };
 
-enum {
-    COPY_ROWS = 4096,
-    COPY_US_PER_ROW = 4,
-    MERGE_ROWS = 1024, /* merged at one go by the scribe: who must write too waits for it */
-};
+enum { COPY_US_PER_ROW = 4 };
 static const uint64_t default_held_bytes = (uint64_t)1 << 30;
 
 struct emb_snapshot_job {
@@ -58,197 +54,6 @@ struct emb_snapshot_job {
     int stop, give_way; /* atomics: what the scribe is asked to do at the next row */
     struct emb_snapshot_result result;
 };
-
-/* ---- copying a slice of one layer into another ---- */
-
-struct copied {
-    size_t n, value_bytes;
-    struct emb_stored *items; /* [limit] */
-    char *values;             /* [limit, value_bytes] */
-    size_t limit;
-};
-
-static int copy_out(void *context, const struct emb_stored *stored)
-{
-    struct copied *c = context;
-    if (c->n == c->limit)
-        return CLU_E_AGAIN;
-    struct emb_stored *item = &c->items[c->n];
-    *item = *stored;
-    if (stored->value) {
-        item->value = c->values + c->n * c->value_bytes;
-        memcpy(c->values + c->n * c->value_bytes, stored->value, c->value_bytes);
-    }
-    c->n++;
-    return CLU_OK;
-}
-
-/* merge: rows overwrite, tombstones delete. fold: only keys that `to` does not have, tombstones
- * included. */
-static int copy_in(struct emb_shard *shard, int t, int to, bool merge, const struct copied *c)
-{
-    int status;
-    do {
-        status = emb_layers_begin(shard->layers);
-        for (size_t i = 0; i < c->n && !status; i++) {
-            if (!merge)
-                status = emb_layers_put_absent(shard->layers, t, to, &c->items[i]);
-            else if (c->items[i].value)
-                status = emb_layers_put(shard->layers, t, to, &c->items[i]);
-            else
-                status = emb_layers_delete(shard->layers, t, to, c->items[i].key);
-        }
-        if (!status)
-            status = emb_layers_commit(shard->layers);
-    } while (status == CLU_E_AGAIN);
-    return status;
-}
-
-/* Copies up to limit rows of table *table_p from key *key_p on and moves both; AGAIN until all are
- * through. */
-static int copy_slice(struct emb_shard *shard, int from, int to, bool merge, size_t limit,
-                      int *table_p, uint64_t *key_p)
-{
-    if (*table_p >= shard->n_tables)
-        return CLU_OK;
-    const struct emb_table *table = &shard->table[*table_p];
-    struct copied c = {.value_bytes = table->value_bytes,
-                       .limit = limit < COPY_ROWS ? limit : COPY_ROWS};
-    c.items = malloc(c.limit * sizeof(*c.items));
-    c.values = malloc(c.limit * table->value_bytes);
-    struct emb_layers_view *view = NULL;
-    int status =
-        c.items && c.values ? CLU_OK : clu_fail(CLU_E_NO_MEMORY, "no memory to merge layers");
-    if (!status)
-        status = emb_layers_view_open(shard->layers, &view);
-    if (!status)
-        status = emb_layers_walk(view, *table_p, &from, 1, *key_p, copy_out, &c);
-    emb_layers_view_close(view);
-    bool more = status == CLU_E_AGAIN;
-    if ((!status || more) && c.n)
-        status = copy_in(shard, *table_p, to, merge, &c);
-    if (!status) {
-        if (more && c.items[c.n - 1].key < UINT64_MAX) {
-            *key_p = c.items[c.n - 1].key + 1;
-        } else {
-            ++*table_p;
-            *key_p = 0;
-        }
-        status = *table_p < shard->n_tables ? CLU_E_AGAIN : CLU_OK;
-    }
-    free(c.items);
-    free(c.values);
-    return status;
-}
-
-static size_t rows_in(int64_t budget_us)
-{
-    if (budget_us / COPY_US_PER_ROW > COPY_ROWS)
-        return COPY_ROWS;
-    return budget_us > 64 * COPY_US_PER_ROW ? (size_t)(budget_us / COPY_US_PER_ROW) : 64;
-}
-
-/* ---- confirm, and the merge that follows ---- */
-
-/* The sealed layer's state has become the base's: the roles and info.base say so. */
-static int end_merge(struct emb_shard *shard, bool swap)
-{
-    struct emb_roles roles = shard->roles;
-    struct emb_info info;
-    int status = emb_info_get(shard, "info.sealed", &info);
-    if (status)
-        return status;
-    int empty = swap ? (int)roles.base : (int)roles.sealed;
-    if (swap)
-        roles.base = roles.sealed;
-    roles.base_step = roles.sealed_step;
-    roles.sealed = EMB_N_LAYERS;
-    roles.sealed_step = 0;
-    roles.merging = 0;
-    do {
-        status = emb_layers_begin(shard->layers);
-        for (int t = 0; t < shard->n_tables && !status; t++)
-            status = emb_layers_clear(shard->layers, t, empty);
-        if (!status)
-            status = emb_roles_put(shard, &roles);
-        if (!status)
-            status = emb_info_put(shard, "info.base", &info);
-        if (!status)
-            status = emb_layers_commit(shard->layers);
-    } while (status == CLU_E_AGAIN);
-    emb_info_fini(&info);
-    if (!status) {
-        shard->roles = roles;
-        shard->merge_running = false;
-    }
-    return status;
-}
-
-static int merge_piece(void *context)
-{
-    struct emb_shard *shard = context;
-    emb_layers_beside_begin(shard->layers);
-    int status = copy_slice(shard, shard->merge_from, shard->merge_to, true, MERGE_ROWS,
-                            &shard->merge_table, &shard->merge_key);
-    emb_layers_beside_end(shard->layers);
-    return status;
-}
-
-/* AGAIN: the piece is done, and more is to do. */
-int emb_merge_settle(struct emb_shard *shard)
-{
-    if (!shard->merge_given)
-        return CLU_E_AGAIN;
-    shard->merge_given = false;
-    int status = emb_scribe_take(shard->scribe);
-    return status == CLU_E_FULL && emb_layers_grow(shard->layers) == CLU_OK ? CLU_E_AGAIN : status;
-}
-
-int emb_merge_advance(struct emb_shard *shard, bool wait)
-{
-    if (!shard->merge_running)
-        return CLU_OK;
-    if (shard->merge_given && !wait && emb_scribe_is_busy(shard->scribe))
-        return CLU_E_AGAIN;
-    int status = emb_merge_settle(shard);
-    while (wait && status == CLU_E_AGAIN)
-        status = copy_slice(shard, (int)shard->roles.sealed, (int)shard->roles.base, true,
-                            COPY_ROWS, &shard->merge_table, &shard->merge_key);
-    if (status != CLU_E_AGAIN)
-        return status ? status : end_merge(shard, false);
-    shard->merge_given = true;
-    shard->merge_from = (int)shard->roles.sealed;
-    shard->merge_to = (int)shard->roles.base;
-    emb_scribe_give(shard->scribe, merge_piece, shard);
-    return CLU_E_AGAIN;
-}
-
-int emb_shard_snapshot_confirm(struct emb_shard *shard, uint64_t step)
-{
-    const struct emb_roles *now = &shard->roles;
-    bool is_sealed = now->sealed < EMB_N_LAYERS && now->sealed_step == step;
-    if ((now->base_step == step && step > 0) || (is_sealed && now->merging))
-        return CLU_OK;
-    if (!is_sealed || (shard->job && shard->job->step == step))
-        return CLU_E_NOT_FOUND;
-    uint64_t n_base = 0;
-    for (int t = 0; t < shard->n_tables && n_base == 0; t++) {
-        int status = emb_layers_count(shard->layers, t, (int)now->base, &n_base);
-        if (status)
-            return status;
-    }
-    if (n_base == 0) /* nothing to merge into: the layers change places */
-        return end_merge(shard, true);
-    struct emb_roles roles = *now;
-    roles.merging = 1;
-    int status = emb_layers_reset(shard, NULL, 0, &roles, NULL);
-    if (status)
-        return status;
-    shard->merge_running = true;
-    shard->merge_table = 0;
-    shard->merge_key = 0;
-    return CLU_OK;
-}
 
 /* ---- the file, by the scribe ---- */
 
@@ -436,13 +241,18 @@ static void describe_file(struct emb_shard *shard)
     job->n_order = job->is_delta ? 1 : 2;
 }
 
+static size_t rows_in(int64_t budget_us)
+{
+    return budget_us > 64 * COPY_US_PER_ROW ? (size_t)(budget_us / COPY_US_PER_ROW) : 64;
+}
+
 static int fold_step(struct emb_shard *shard, int64_t budget_us)
 {
     struct emb_snapshot_job *job = shard->job;
     if (shard->roles.sealed == EMB_N_LAYERS)
         return CLU_OK;
-    return copy_slice(shard, (int)shard->roles.sealed, (int)shard->roles.current, false,
-                      rows_in(budget_us), &job->fold_table, &job->fold_key);
+    return emb_copy_slice(shard, (int)shard->roles.sealed, (int)shard->roles.current, false,
+                          rows_in(budget_us), &job->fold_table, &job->fold_key);
 }
 
 /* One step of the job: OK when the phase is through, AGAIN when not. */
@@ -590,6 +400,25 @@ void emb_shard_snapshot_abort(struct emb_shard *shard)
     job_free(shard);
 }
 
+int emb_shard_snapshot_confirm(struct emb_shard *shard, uint64_t step)
+{
+    const struct emb_roles *now = &shard->roles;
+    bool is_sealed = now->sealed < EMB_N_LAYERS && now->sealed_step == step;
+    if ((now->base_step == step && step > 0) || (is_sealed && now->merging))
+        return CLU_OK;
+    if (!is_sealed || (shard->job && shard->job->step == step))
+        return CLU_E_NOT_FOUND;
+    uint64_t n_base = 0;
+    for (int t = 0; t < shard->n_tables && n_base == 0; t++) {
+        int status = emb_layers_count(shard->layers, t, (int)now->base, &n_base);
+        if (status)
+            return status;
+    }
+    if (n_base == 0) /* nothing to merge into: the layers change places */
+        return emb_merge_end(shard, true);
+    return emb_merge_begin(shard);
+}
+
 int emb_shard_snapshot(struct emb_shard *shard, uint64_t step, const char *path,
                        struct emb_snapshot_result *result_p)
 {
@@ -601,119 +430,5 @@ int emb_shard_snapshot(struct emb_shard *shard, uint64_t step, const char *path,
         status = emb_shard_snapshot_confirm(shard, step);
     if (!status && result_p)
         *result_p = result;
-    return status;
-}
-
-/* ---- going back ---- */
-
-/* The keys of rows that left memory: where all rows were in memory before, fetching these from the
- * layers makes it so again (I1). */
-struct gone {
-    uint64_t *keys;
-    size_t n, capacity;
-    bool all; /* keys are all that is not in memory */
-};
-
-static void note_gone(struct gone *gone, uint64_t key)
-{
-    if (gone->all && gone->n == gone->capacity) {
-        size_t capacity = gone->capacity ? 2 * gone->capacity : 1024;
-        uint64_t *keys = realloc(gone->keys, capacity * sizeof(*keys));
-        gone->all = keys != NULL; /* without memory they come when they are asked for */
-        if (keys) {
-            gone->keys = keys;
-            gone->capacity = capacity;
-        }
-    }
-    if (gone->all)
-        gone->keys[gone->n++] = key;
-}
-
-/* Forgets the rows in memory that are not those of the state with this clock: what is not in a
- * layer, and what changed later. gone [n_tables], zeroed. */
-static void forget_later(struct emb_shard *shard, uint64_t clock, struct gone *gone)
-{
-    for (int t = 0; t < shard->n_tables; t++) {
-        struct emb_table *table = &shard->table[t];
-        gone[t].all = !table->on_disk_only;
-        for (uint32_t slot = 0; slot < table->store.n_slots; slot++) {
-            uint8_t flags = *emb_store_flags(&table->store, slot);
-            if (!(flags & EMB_SLOT_LIVE))
-                continue;
-            uint32_t last_step = emb_value_u32(emb_slot_value(table, slot), EMB_VALUE_STEP);
-            bool later = (flags & (EMB_SLOT_DIRTY | EMB_SLOT_SEALING | EMB_SLOT_TOMBSTONE)) ||
-                         last_step > clock;
-            if (!later && !shard->rows_put)
-                continue;
-            note_gone(&gone[t], emb_store_key(&table->store, slot));
-            emb_store_remove(&table->store, slot);
-        }
-        table->n_tombstones = table->n_dirty = 0;
-        table->on_disk_only = true;
-    }
-}
-
-/* Fetches what forget_later took, as it was before: a key that exists nowhere must not be looked
- * for on disk ever after. Costs what changed, not the table. */
-static int fetch_again(struct emb_shard *shard, const struct gone *gone)
-{
-    enum { AT_ONCE = 4096 };
-    int status = CLU_OK;
-    for (int t = 0; t < shard->n_tables && !status; t++) {
-        struct emb_table *table = &shard->table[t];
-        for (size_t at = 0; gone[t].all && at < gone[t].n && !status; at += AT_ONCE) {
-            size_t n = gone[t].n - at < AT_ONCE ? gone[t].n - at : AT_ONCE;
-            status = emb_shard_fetch_all(shard, t, gone[t].keys + at, n);
-        }
-        /* unless some were evicted for others, or had gone while their older version was written */
-        if (!status && gone[t].all && table->store.n_rows == table->n_rows)
-            table->on_disk_only = false;
-    }
-    return status;
-}
-
-int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
-{
-    emb_leave_free(shard);
-    emb_shard_snapshot_abort(shard);
-    if (shard->flush.kind != EMB_FLUSH_NONE)
-        emb_flush_abort(shard);
-    struct emb_roles roles = shard->roles;
-    int layers[2] = {(int)roles.current, emb_layer_spare(&roles)}, n_layers = 1;
-    const char *role = "info.sealed";
-    if (roles.sealed == EMB_N_LAYERS || roles.sealed_step != step) {
-        if (roles.base_step != step || roles.merging)
-            return CLU_E_NOT_FOUND;
-        role = "info.base";
-        roles.sealed = EMB_N_LAYERS;
-        roles.sealed_step = 0;
-        n_layers = 2;
-    }
-    struct emb_info info = {0};
-    struct gone gone[EMB_MAX_TABLES] = {0};
-    int status = emb_info_get(shard, role, &info);
-    if (status == CLU_E_NOT_FOUND)
-        status = CLU_OK; /* the state before training */
-    if (status)
-        return status;
-    if (shard->log)
-        emb_pushlog_drop(shard->log);
-    info.lsn = shard->durable_lsn; /* what the log holds is void */
-    status = emb_layers_reset(shard, layers, n_layers, &roles, &info);
-    if (!status)
-        forget_later(shard, info.clock, gone);
-    if (!status)
-        status = emb_info_adopt(shard, &info);
-    emb_info_fini(&info);
-    if (!status && shard->log) {
-        status = emb_pushlog_rotate(shard->log);
-        if (!status)
-            status = emb_pushlog_cut(shard->log, shard->durable_lsn);
-    }
-    shard->rows_put = false;
-    if (!status)
-        status = fetch_again(shard, gone);
-    for (int t = 0; t < shard->n_tables; t++)
-        free(gone[t].keys);
     return status;
 }

@@ -1,0 +1,120 @@
+/* Going back to a snapshot that the environment still holds: the last confirmed one, or a later
+ * finished one. Later layers are dropped, and of the rows in memory those that changed since are
+ * fetched again. So it costs what changed, not the table.
+ */
+#include "cluster/status.h"
+#include "embeddings/shard_internal.h"
+
+#include <stdlib.h>
+
+/* The keys of rows that left memory: where all rows were in memory before, fetching these from the
+ * layers makes it so again (I1). */
+struct gone {
+    uint64_t *keys;
+    size_t n, capacity;
+    bool all; /* keys are all that is not in memory */
+};
+
+static void note_gone(struct gone *gone, uint64_t key)
+{
+    if (gone->all && gone->n == gone->capacity) {
+        size_t capacity = gone->capacity ? 2 * gone->capacity : 1024;
+        uint64_t *keys = realloc(gone->keys, capacity * sizeof(*keys));
+        gone->all = keys != NULL; /* without memory they come when they are asked for */
+        if (keys) {
+            gone->keys = keys;
+            gone->capacity = capacity;
+        }
+    }
+    if (gone->all)
+        gone->keys[gone->n++] = key;
+}
+
+/* Forgets the rows in memory that are not those of the state with this clock: what is not in a
+ * layer, and what changed later. gone [n_tables], zeroed. */
+static void forget_later(struct emb_shard *shard, uint64_t clock, struct gone *gone)
+{
+    for (int t = 0; t < shard->n_tables; t++) {
+        struct emb_table *table = &shard->table[t];
+        gone[t].all = !table->on_disk_only;
+        for (uint32_t slot = 0; slot < table->store.n_slots; slot++) {
+            uint8_t flags = *emb_store_flags(&table->store, slot);
+            if (!(flags & EMB_SLOT_LIVE))
+                continue;
+            uint32_t last_step = emb_value_u32(emb_slot_value(table, slot), EMB_VALUE_STEP);
+            bool later = (flags & (EMB_SLOT_DIRTY | EMB_SLOT_SEALING | EMB_SLOT_TOMBSTONE)) ||
+                         last_step > clock;
+            if (!later && !shard->rows_put)
+                continue;
+            note_gone(&gone[t], emb_store_key(&table->store, slot));
+            emb_store_remove(&table->store, slot);
+        }
+        table->n_tombstones = table->n_dirty = 0;
+        table->on_disk_only = true;
+    }
+}
+
+/* Fetches what forget_later took, as it was before: a key that exists nowhere must not be looked
+ * for on disk ever after. Costs what changed, not the table. */
+static int fetch_again(struct emb_shard *shard, const struct gone *gone)
+{
+    enum { AT_ONCE = 4096 };
+    int status = CLU_OK;
+    for (int t = 0; t < shard->n_tables && !status; t++) {
+        struct emb_table *table = &shard->table[t];
+        for (size_t at = 0; gone[t].all && at < gone[t].n && !status; at += AT_ONCE) {
+            size_t n = gone[t].n - at < AT_ONCE ? gone[t].n - at : AT_ONCE;
+            status = emb_shard_fetch_all(shard, t, gone[t].keys + at, n);
+        }
+        /* unless some were evicted for others, or had gone while their older version was written */
+        if (!status && gone[t].all && table->store.n_rows == table->n_rows)
+            table->on_disk_only = false;
+    }
+    return status;
+}
+
+int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
+{
+    emb_leave_free(shard);
+    emb_shard_snapshot_abort(shard);
+    if (shard->flush.kind != EMB_FLUSH_NONE)
+        emb_flush_abort(shard);
+    struct emb_roles roles = shard->roles;
+    int layers[2] = {(int)roles.current, emb_layer_spare(&roles)}, n_layers = 1;
+    const char *role = "info.sealed";
+    if (roles.sealed == EMB_N_LAYERS || roles.sealed_step != step) {
+        if (roles.base_step != step || roles.merging)
+            return CLU_E_NOT_FOUND;
+        role = "info.base";
+        roles.sealed = EMB_N_LAYERS;
+        roles.sealed_step = 0;
+        n_layers = 2;
+    }
+    struct emb_info info = {0};
+    struct gone gone[EMB_MAX_TABLES] = {0};
+    int status = emb_info_get(shard, role, &info);
+    if (status == CLU_E_NOT_FOUND)
+        status = CLU_OK; /* the state before training */
+    if (status)
+        return status;
+    if (shard->log)
+        emb_pushlog_drop(shard->log);
+    info.lsn = shard->durable_lsn; /* what the log holds is void */
+    status = emb_layers_reset(shard, layers, n_layers, &roles, &info);
+    if (!status)
+        forget_later(shard, info.clock, gone);
+    if (!status)
+        status = emb_info_adopt(shard, &info);
+    emb_info_fini(&info);
+    if (!status && shard->log) {
+        status = emb_pushlog_rotate(shard->log);
+        if (!status)
+            status = emb_pushlog_cut(shard->log, shard->durable_lsn);
+    }
+    shard->rows_put = false;
+    if (!status)
+        status = fetch_again(shard, gone);
+    for (int t = 0; t < shard->n_tables; t++)
+        free(gone[t].keys);
+    return status;
+}
