@@ -89,9 +89,10 @@ static const struct clu_setting rows[] = {
     CHOICE(durability, "snapshot", "snapshot|log", "what a server's disk holds between snapshots"),
     {"staleness", CLU_SETTING_INT, AT(staleness), "0", 0, 64, "async=-1",
      "steps that a pull may miss"},
-    INT(dense_every, "1", 1, 1e6,
-        "steps between dense all-reduces when staleness is async; above 3, slow ranks take less "
-        "data"),
+    INT(dense_every, "1", 1, 1e6, "steps between dense all-reduces when staleness is async"),
+    BOOL(deal, "true",
+         "at staleness async with dense_every above 3, ranks ask for parts of batches as they get "
+         "done, so that a slow one takes less; false: each has its own"),
     CHOICE(wire_dtype, "fp32", "fp32|bf16|bf16_feedback",
            "rows and gradients on the wire; feedback: what rounding left over is sent later"),
     CHOICE(wire_keys, "plain", "plain|delta",

@@ -59,6 +59,7 @@ struct clu_job {
     /* consistency */
     int64_t staleness; /* CLU_STALENESS_ASYNC: no bound */
     int64_t dense_every;
+    bool deal; /* ... of async: parts of batches go to ranks that ask */
     char wire_dtype[CLU_WORD_BYTES], wire_keys[CLU_WORD_BYTES];
     /* intervals, in steps; 0: only at the end */
     int64_t log_every, eval_every, snapshot_every, keep;

@@ -43,7 +43,7 @@ static int draw(void *context, uint64_t round, int64_t *number_p)
 
 bool wrk_train_is_dealt(const struct wrk_trainer *t)
 {
-    return t->job.staleness == CLU_STALENESS_ASYNC && t->n_ranks > 1 &&
+    return t->job.deal && t->job.staleness == CLU_STALENESS_ASYNC && t->n_ranks > 1 &&
            t->job.dense_every > WRK_DEALT_AHEAD + 2;
 }
 

@@ -66,18 +66,25 @@ static int run_with_a_slow_rank(struct driver *d, const char *max_steps)
     return driver_wait(d, 60000);
 }
 
+/* A data set and a driver for a job of two ranks over it. */
+static void open_job(struct small_data *data, struct driver *d, const char *more)
+{
+    char text[1024];
+    CU_ASSERT_EQUAL_FATAL(small_data_open(data, SLUICE), 0);
+    snprintf(text, sizeof(text),
+             "data: %s\nworkers: 2\nwidth: 32\nheads: 2\nhistory: 20\nbatch: %d\nread: greedy\n"
+             "epochs: %d\nstaleness: async\ndense_every: 64\nlog_every: 1\nsnapshot_every: 100\n%s",
+             data->set, BATCH, EPOCHS, more);
+    CU_ASSERT_EQUAL_FATAL(driver_open(d, text), 0);
+}
+
 static void test_a_slow_rank_does_less_and_all_samples_are_done_once(void)
 {
     struct small_data data;
     struct driver d;
-    char text[1024], steps[16];
+    char steps[16];
     unsigned before = CU_get_number_of_failures();
-    CU_ASSERT_EQUAL_FATAL(small_data_open(&data, SLUICE), 0);
-    snprintf(text, sizeof(text),
-             "data: %s\nworkers: 2\nwidth: 32\nheads: 2\nhistory: 20\nbatch: %d\nread: greedy\n"
-             "epochs: %d\nstaleness: async\ndense_every: 64\nlog_every: 1\nsnapshot_every: 100\n",
-             data.set, BATCH, EPOCHS);
-    CU_ASSERT_EQUAL_FATAL(driver_open(&d, text), 0);
+    open_job(&data, &d, "");
     snprintf(steps, sizeof(steps), "%d", FIRST_STEPS); /* no multiple of dense_every */
     CU_ASSERT_EQUAL(run_with_a_slow_rank(&d, steps), 0);
     /* 5400 = 42 batches of 128 and one of 24: the first 250 steps are 5 epochs and 35 batches */
@@ -100,4 +107,21 @@ static void test_a_slow_rank_does_less_and_all_samples_are_done_once(void)
     small_data_close(&data);
 }
 
-SUITE("cluster_e2e.deal", T(test_a_slow_rank_does_less_and_all_samples_are_done_once))
+/* deal: false: the fast rank waits, and both do their own parts, which are cut between users. */
+static void test_ranks_keep_their_parts_when_nothing_is_dealt(void)
+{
+    struct small_data data;
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    open_job(&data, &d, "deal: false\n");
+    CU_ASSERT_EQUAL(run_with_a_slow_rank(&d, "86"), 0);
+    const double samples = 2 * EPOCH_SAMPLES, fast = last_figure(&d, "rank_0_samples_total");
+    CU_ASSERT_EQUAL(last_figure(&d, "samples"), samples);
+    CU_ASSERT_EQUAL(fast + last_figure(&d, "rank_1_samples_total"), samples);
+    CU_ASSERT(fast > 0.49 * samples && fast < 0.51 * samples);
+    driver_close(&d, CU_get_number_of_failures() > before);
+    small_data_close(&data);
+}
+
+SUITE("cluster_e2e.deal", T(test_a_slow_rank_does_less_and_all_samples_are_done_once),
+      T(test_ranks_keep_their_parts_when_nothing_is_dealt))
