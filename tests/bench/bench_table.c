@@ -281,9 +281,39 @@ static void longest(const char *name, double *samples, size_t n)
     bench_line(text, (struct bench_spread){samples[n - 1], 0}, "ms for 4096 rows", NULL, 0, 0);
 }
 
+/* --only memory is all of these; one of them by its name is only that, after the filling. */
+static bool is_asked(const struct bench_options *options, const char *part)
+{
+    return !options->only || strcmp(options->only, "memory") == 0 ||
+           strcmp(options->only, part) == 0;
+}
+
+/* Milliseconds of each push of a batch, and of a pull of rows that are there after it. create: the
+ * pushes make the table's rows; else they go to rows that are there, as many times. */
+static void push_and_pull(struct memory_bench *b, bool create, double *pushes, double *pulls)
+{
+    const uint64_t rows = b->options->rows;
+    for (uint64_t i = 0; i < rows; i += BATCH) {
+        const size_t n = rows - i < BATCH ? rows - i : BATCH;
+        const uint64_t there = create ? i + n : rows;
+        for (size_t j = 0; j < n; j++)
+            b->keys[j] = bench_key(create ? i + j : bench_random(&b->random) % there);
+        double start = cpu_now();
+        if (emb_shard_push(b->shard, 0, b->keys, n, b->grads, ++b->step))
+            exit(70);
+        pushes[i / BATCH] = (cpu_now() - start) * 1e3;
+        for (size_t j = 0; j < BATCH; j++)
+            b->keys[j] = bench_key(bench_random(&b->random) % there);
+        start = cpu_now();
+        if (emb_shard_pull(b->shard, 0, b->keys, BATCH, b->rows))
+            exit(70);
+        pulls[i / BATCH] = (cpu_now() - start) * 1e3;
+    }
+}
+
 /* Fills the table by pushes, and pulls rows that are there after each; how long these take at most
- * while the table grows from nothing (processor time: others may want the core), and the memory per
- * row. */
+ * while the table grows from nothing (processor time: others may want the core) and, to tell what
+ * of it is the growth, when it has grown; and the memory per row. */
 static void fill(struct memory_bench *b)
 {
     const size_t n_steps = (size_t)(b->options->rows + BATCH - 1) / BATCH;
@@ -293,21 +323,7 @@ static void fill(struct memory_bench *b)
     if (!pushes || !pulls)
         exit(71);
     bench_resident(&before, &file);
-    for (uint64_t i = 0; i < b->options->rows; i += BATCH) {
-        size_t n = b->options->rows - i < BATCH ? b->options->rows - i : BATCH;
-        for (size_t j = 0; j < n; j++)
-            b->keys[j] = bench_key(i + j);
-        double start = cpu_now();
-        if (emb_shard_push(b->shard, 0, b->keys, n, b->grads, ++b->step))
-            exit(70);
-        pushes[i / BATCH] = (cpu_now() - start) * 1e3;
-        for (size_t j = 0; j < BATCH; j++)
-            b->keys[j] = bench_key(bench_random(&b->random) % (i + n));
-        start = cpu_now();
-        if (emb_shard_pull(b->shard, 0, b->keys, BATCH, b->rows))
-            exit(70);
-        pulls[i / BATCH] = (cpu_now() - start) * 1e3;
-    }
+    push_and_pull(b, true, pushes, pulls);
     bench_resident(&after, &file);
     struct emb_table_stats stats;
     emb_shard_table_stats(b->shard, 0, &stats);
@@ -315,6 +331,11 @@ static void fill(struct memory_bench *b)
     bench_line("create", bench_spread_of(rate, 1), "rows/s", NULL, 0, 0);
     longest("growth_push", pushes, n_steps);
     longest("growth_pull", pulls, n_steps);
+    if (is_asked(b->options, "growth")) {
+        push_and_pull(b, false, pushes, pulls);
+        longest("still_push", pushes, n_steps);
+        longest("still_pull", pulls, n_steps);
+    }
     double per_row[1] = {(double)(after - before) / (double)b->options->rows};
     bench_line("row_bytes", bench_spread_of(per_row, 1), "resident bytes", "the row's own bytes",
                (double)stats.row_bytes, (double)stats.row_bytes / per_row[0]);
@@ -334,13 +355,6 @@ static struct emb_shard *open_memory_shard(const struct bench_options *options)
     snprintf(dir, sizeof(dir), "%s/memory", options->dir);
     struct emb_shard_options open = {.dir = dir};
     return emb_shard_open(&open, &spec, 1, &shard) == CLU_OK ? shard : NULL;
-}
-
-/* --only memory is all of these; one of them by its name is only that, after the filling. */
-static bool is_asked(const struct bench_options *options, const char *part)
-{
-    return !options->only || strcmp(options->only, "memory") == 0 ||
-           strcmp(options->only, part) == 0;
 }
 
 static void in_memory(const struct bench_options *options)
