@@ -19,7 +19,7 @@ void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_realloc(void *old, size_t size);
 
-static long allocations_left = -1; /* -1: all succeed */
+static _Atomic long allocations_left = -1; /* -1: all succeed; atomic: the scribe allocates too */
 
 static bool refused(void)
 {
