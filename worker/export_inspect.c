@@ -13,6 +13,7 @@
 #include "cluster/status.h"
 #include "embeddings/snapshot.h"
 #include "worker/export.h"
+#include "worker/inspect_tables.h"
 #include "worker/safetensors.h"
 #include "worker/state.h"
 #include "worker/state_rows.h"
@@ -175,22 +176,6 @@ static int describe_export(const char *path, bool verify, bool json, FILE *strea
     return status;
 }
 
-/* rows of each table of a snapshot, by walking them */
-static int count_rows(const char *folder, struct wrk_manifest *manifest)
-{
-    struct wrk_state_rows *rows = NULL;
-    int status = wrk_state_rows_open(folder, &rows);
-    while (!status) {
-        struct emb_row row;
-        status = wrk_state_rows_next(rows, &row);
-        for (int t = 0; t < manifest->n_tables && !status; t++)
-            if (!strcmp(manifest->table[t].name, wrk_state_rows_table(rows, row.table)->name))
-                manifest->table[t].count++;
-    }
-    wrk_state_rows_close(rows);
-    return status == CLU_E_NOT_FOUND ? CLU_OK : status;
-}
-
 /* what one link of a chain adds: rows written, rows buried, bytes under rows/ */
 struct link_figures {
     uint64_t n_rows, n_tombstones, row_bytes;
@@ -225,6 +210,7 @@ struct described {
     struct clu_snapshot chain;
     struct link_figures *links; /* [chain.n_links] */
     struct wrk_manifest model;
+    struct wrk_table_figures *tables; /* [model.n_tables] */
     struct wrk_state state;
 };
 
@@ -269,8 +255,8 @@ static void print_snapshot(const struct described *d, bool verify, FILE *stream)
             top->manifest.generation);
     print_manifest(&d->model, stream);
     for (int t = 0; t < d->model.n_tables; t++)
-        fprintf(stream, "table      %s: %" PRIu64 " rows of %d\n", d->model.table[t].name,
-                d->model.table[t].count, d->model.table[t].dim);
+        wrk_print_table_figures(&d->tables[t], d->model.table[t].name, d->model.table[t].dim,
+                                stream);
     print_links(d, stream);
 }
 
@@ -294,21 +280,23 @@ static int print_snapshot_json(const struct described *d, FILE *stream)
 {
     const struct clu_snapshot_link *top = &d->chain.links[d->chain.n_links - 1];
     const struct clu_manifest *files = &top->manifest;
-    json_t *list = json_array(), *tables = json_object();
+    json_t *list = json_array(), *rows = json_object(), *tables = json_object();
     for (int i = 0; list && i < files->n_files; i++)
         json_array_append_new(list, json_pack("{s:s, s:I}", "path", files->files[i].path, "size",
                                               (json_int_t)files->files[i].size_bytes));
-    for (int t = 0; tables && t < d->model.n_tables; t++)
-        json_object_set_new(tables, d->model.table[t].name,
-                            json_integer((json_int_t)d->model.table[t].count));
+    for (int t = 0; rows && tables && t < d->model.n_tables; t++) {
+        const char *name = d->model.table[t].name;
+        json_object_set_new(rows, name, json_integer((json_int_t)d->tables[t].n_rows));
+        json_object_set_new(tables, name, wrk_table_figures_json(&d->tables[t]));
+    }
     json_t *object = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:o, s:o, s:o, s:o}", "kind",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:o, s:o, s:o, s:o, s:o}", "kind",
         "snapshot", "folder", top->folder, "step", (json_int_t)d->state.step, "base_step",
         (json_int_t)files->base_step, "epoch", (json_int_t)d->state.epoch, "batch",
         (json_int_t)d->state.batch, "samples_done", (json_int_t)d->state.samples_done, "servers",
         files->n_servers, "shards", files->n_shards, "workers", files->n_workers, "generation",
-        (json_int_t)files->generation, "model", wrk_manifest_to_json(&d->model), "rows", tables,
-        "links", links_json(d), "files", list);
+        (json_int_t)files->generation, "model", wrk_manifest_to_json(&d->model), "rows", rows,
+        "tables", tables, "links", links_json(d), "files", list);
     int failed = !object || json_dumpf(object, stream, JSON_COMPACT) || fputc('\n', stream) == EOF;
     json_decref(object);
     return failed ? clu_fail(CLU_E_IO, "the description cannot be written") : CLU_OK;
@@ -334,8 +322,10 @@ static int describe_snapshot(const char *path, bool verify, bool json, FILE *str
         status = wrk_state_position(folder, &d.state);
     if (!status)
         status = wrk_state_manifest(folder, &d.model);
+    if (!status && !(d.tables = calloc((size_t)d.model.n_tables + 1, sizeof(*d.tables))))
+        status = clu_fail(CLU_E_NO_MEMORY, "no memory to describe %s", folder);
     if (!status)
-        status = count_rows(folder, &d.model);
+        status = wrk_inspect_tables(folder, &d.model, d.state.step, d.tables);
     if (!status && json)
         status = print_snapshot_json(&d, stream);
     else if (!status)
@@ -343,6 +333,7 @@ static int describe_snapshot(const char *path, bool verify, bool json, FILE *str
     wrk_manifest_fini(&d.model);
     clu_snapshot_fini(&d.chain);
     free(d.links);
+    free(d.tables);
     return status;
 }
 

@@ -26,9 +26,9 @@
 int wrk_inspect_digest(const char *path, uint64_t *digest_p);
 
 /* What stands at path, as lines for a person or one JSON object: model, tables, rows, step, files;
- * of a snapshot also what it is a delta upon, and every link it is restored from. verify: read
- * every byte, of all links, against its checksum first. Errors: CLU_E_NOT_FOUND when it is neither.
- * */
+ * of a snapshot also bytes and ages of each table's rows, what it is a delta upon, and every link
+ * it is restored from. verify: read every byte, of all links, against its checksum first. Errors:
+ * CLU_E_NOT_FOUND when it is neither. */
 int wrk_inspect_print(const char *path, bool verify, bool json, FILE *stream);
 
 /* One row of a table, by the id as it stands in a log (an integer or any text): its key, numbers,

@@ -12,6 +12,7 @@
 #include "model/params.h"
 #include "worker/export.h"
 #include "worker/export_inspect.h"
+#include "worker/inspect_tables.h"
 #include "worker/state.h"
 
 #include <unistd.h>
@@ -74,7 +75,8 @@ static void write_shard(const char *folder, int shard_number, int n_shards, uint
                 grads[lane] = (float)(i % 7 - 3) + (float)lane * 0.25f;
             if ((int)(clu_bucket_of(hash, key) % (uint32_t)n_shards) != shard_number)
                 continue;
-            CU_ASSERT_EQUAL(emb_shard_push(shard, t, &key, 1, grads, step), CLU_OK);
+            CU_ASSERT_EQUAL(emb_shard_push(shard, t, &key, 1, grads, 1 + (uint64_t)i % step),
+                            CLU_OK);
         }
     }
     CU_ASSERT_EQUAL(emb_shard_tick(shard, step), CLU_OK);
@@ -208,6 +210,36 @@ static void test_the_digest_does_not_know_the_number_of_shards(void)
     clu_remove_tree(base);
 }
 
+/* Key i was pushed once, in step 1 + i % step (write_shard). */
+static void test_tables_are_told_with_bytes_and_ages(void)
+{
+    enum { STEP = 9 };
+    char root[256], folder[CLU_PATH_BYTES];
+    struct wrk_manifest manifest = {0};
+    struct wrk_table_figures figures[2];
+    make_base();
+    join(root, "snapshot");
+    write_snapshot(root, STEP, 2);
+    CU_ASSERT_EQUAL_FATAL(clu_snapshot_resolve(root, folder), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(wrk_state_manifest(folder, &manifest), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(wrk_inspect_tables(folder, &manifest, STEP, figures), CLU_OK);
+    for (int t = 0; t < 2; t++) {
+        const uint64_t dim = (uint64_t)manifest.table[t].dim;
+        uint64_t n_young = 0;
+        for (int i = 0; i < N_KEYS; i++)
+            n_young += STEP - (1 + i % STEP) == 0;
+        CU_ASSERT_EQUAL(figures[t].n_rows, N_KEYS);
+        CU_ASSERT_EQUAL(figures[t].n_updates, N_KEYS);
+        CU_ASSERT_EQUAL(figures[t].row_bytes, N_KEYS * (16 + 3 * 4 * dim)); /* adam */
+        CU_ASSERT_EQUAL(figures[t].least_age, 0);
+        CU_ASSERT_EQUAL(figures[t].most_age, STEP - 1);
+        CU_ASSERT_EQUAL(figures[t].by_age[0], n_young);
+        CU_ASSERT_EQUAL(wrk_median_age(&figures[t]), 7); /* of 0..8: 4, in the class 4..7 */
+    }
+    wrk_manifest_fini(&manifest);
+    clu_remove_tree(base);
+}
+
 static void flip(const char *path, long at)
 {
     FILE *stream = fopen(path, "r+b");
@@ -309,6 +341,7 @@ static void test_a_flipped_bit_in_an_export_is_found(void)
 
 SUITE("worker.export", T(test_every_row_arrives_and_others_have_their_initial_value),
       T(test_the_digest_does_not_know_the_number_of_shards),
+      T(test_tables_are_told_with_bytes_and_ages),
       T(test_a_damaged_snapshot_gives_way_to_the_one_before),
       T(test_the_best_epoch_is_exported_where_the_newest_names_one),
       T(test_an_export_is_replaced_and_anything_else_is_kept),
