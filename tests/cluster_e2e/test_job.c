@@ -145,9 +145,9 @@ static void test_a_scheduler_killed_as_it_starts_takes_up_nothing_old(void)
     for (int i = 0; i < 5; i++) {
         const int n_joined = n_said(&d, "2 workers joined");
         CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, more), 0);
+        pid_t sched = driver_await(&d, "sluice sched", "", 0, 10000);
+        CU_ASSERT_FATAL(sched > 0);
         if (i > 0) {
-            pid_t sched = driver_await(&d, "sluice sched", "", 0, 10000);
-            CU_ASSERT_FATAL(sched > 0);
             driver_nap((i - 1) * 6);
             kill(sched, SIGKILL);
         }
