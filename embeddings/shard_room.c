@@ -299,17 +299,18 @@ static int sweep(struct emb_shard *shard)
 static int64_t writing_us(struct emb_shard *shard)
 {
     const int64_t most = 20 * SLICE_US;
-    int64_t us = SLICE_US + (int64_t)shard->dirtied * 8;
+    const int64_t asked = SLICE_US + (int64_t)shard->dirtied * 8;
+    int64_t us = asked < most ? asked : most;
     shard->dirtied = 0;
     for (int t = 0; t < shard->n_tables; t++) {
         const struct emb_table *table = &shard->table[t];
         const uint64_t n_rows = table->store.n_rows;
         if (table->tracks_heat && table->n_dirty > FEW_DIRTY && table->n_dirty > n_rows / 8 * 7)
-            us = 4 * most;
-        else if (table->tracks_heat && table->n_dirty > n_rows / 4 * 3 && us < most)
+            return 4 * most;
+        if (table->tracks_heat && table->n_dirty > n_rows / 4 * 3)
             us = most;
     }
-    return us < most || us == 4 * most ? us : most;
+    return us;
 }
 
 /* LMDB writes a page for a row while the rows of a flush are few beside its pages, so half of a

@@ -85,6 +85,18 @@ static inline int bench_job_open(struct bench_job *job, const struct bench_args 
     return driver_open(&job->d, text);
 }
 
+/* What every bench of a job begins with: its arguments, the job opened for users_a_row * n users. 0,
+ * or the code to exit with. */
+static inline int bench_job_begin(int argc, char **argv, struct bench_args *args, int tiny_rounds,
+                                  struct bench_job *job, long users_a_row, const char *settings)
+{
+    if (!bench_args_take(argc, argv, args))
+        return 64;
+    if (args->tiny)
+        args->rounds = tiny_rounds;
+    return bench_job_open(job, args, users_a_row * args->n, settings) ? 1 : 0;
+}
+
 /* Ends it; what it ended with, and whatever is left, is a failure too. */
 static inline bool bench_job_close(struct bench_job *job, bool failed)
 {

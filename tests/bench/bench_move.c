@@ -150,12 +150,10 @@ int main(int argc, char **argv)
     struct driver *d = &job.d;
     struct bench_args args = {.rounds = 8, .n = 200000};
     int n = 0;
-    if (!bench_args_take(argc, argv, &args))
-        return 64;
-    if (args.tiny)
-        args.rounds = 2;
-    if (bench_job_open(&job, &args, 2 * args.n, "servers: 4\nshards: 1\nworkers: 1\nwidth: 32\n"))
-        return 1;
+    int code = bench_job_begin(argc, argv, &args, 2, &job, 2,
+                               "servers: 4\nshards: 1\nworkers: 1\nwidth: 32\n");
+    if (code)
+        return code;
     int64_t window_ms = args.tiny ? 300 : 3000;
     bool failed = driver_start(d, SLUICE, NULL) ||
                   bench_await_step(d, &metrics, 20, WITHIN_MS) < 0 ||

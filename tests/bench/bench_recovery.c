@@ -54,14 +54,11 @@ int main(int argc, char **argv)
     static struct bench_metrics metrics;
     static struct bench_job job;
     struct bench_args args = {.rounds = 5, .n = 200000};
-    if (!bench_args_take(argc, argv, &args))
-        return 64;
-    if (args.tiny)
-        args.rounds = 1;
-    if (bench_job_open(&job, &args, args.n,
-                       "servers: 2\nshards: 2\nworkers: 2\nwidth: 16\nmax_restarts: 50\n"
-                       "snapshot_every: 100\nkeep: 2\nstart_timeout_ms: 120000\n"))
-        return 1;
+    int code = bench_job_begin(argc, argv, &args, 1, &job, 1,
+                               "servers: 2\nshards: 2\nworkers: 2\nwidth: 16\nmax_restarts: 50\n"
+                               "snapshot_every: 100\nkeep: 2\nstart_timeout_ms: 120000\n");
+    if (code)
+        return code;
     int64_t began_ms = bench_wall_ms();
     bool failed = driver_start(&job.d, SLUICE, NULL);
     int64_t first_ms = failed ? -1 : bench_await_step(&job.d, &metrics, 0, START_MS);

@@ -219,14 +219,11 @@ int main(int argc, char **argv)
     struct driver *d = &job.d;
     struct bench_args args = {.rounds = 8, .n = 200000};
     int n = 0;
-    if (!bench_args_take(argc, argv, &args))
-        return 64;
-    if (args.tiny)
-        args.rounds = 2;
-    if (bench_job_open(&job, &args, args.n,
-                       "servers: 2\nshards: 1\nworkers: 1\nwidth: 32\nsnapshot_full_every: 2\n"
-                       "keep: 2\n"))
-        return 1;
+    int code = bench_job_begin(argc, argv, &args, 2, &job, 1,
+                               "servers: 2\nshards: 1\nworkers: 1\nwidth: 32\n"
+                               "snapshot_full_every: 2\nkeep: 2\n");
+    if (code)
+        return code;
     int64_t window_ms = args.tiny ? 300 : 2000;
     bool failed = driver_start(d, SLUICE, NULL) || bench_await_step(d, &metrics, 20, 60000) < 0;
     struct bench_window without = {0, 0};

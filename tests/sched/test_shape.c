@@ -190,6 +190,20 @@ static void all_act(void)
     CU_FAIL("the job never comes to rest");
 }
 
+/* Everybody joins, as after a start of the scheduler. */
+static void all_join(int n_servers)
+{
+    for (int r = 0; r < n_servers; r++) {
+        m.pid = 100 * (CLU_ROLE_PS + 1) + r;
+        m.n_endpoints = SHARDS;
+        hear(CLU_ROLE_PS, r, CLU_CONTROL_JOIN);
+    }
+    for (int r = 0; r < N_WORKERS; r++) {
+        m.pid = 100 * (CLU_ROLE_WORKER + 1) + r;
+        hear(CLU_ROLE_WORKER, r, CLU_CONTROL_JOIN);
+    }
+}
+
 static void start_workers(void)
 {
     for (int r = 0; r < N_WORKERS; r++)
@@ -414,15 +428,7 @@ static void test_a_restarted_scheduler_takes_the_change_up(void)
     }
     clu_packer_fini(&packer);
     told_owners = move_ordered = 0; /* whatever was under way is lost */
-    for (int r = 0; r < 3; r++) {
-        m.pid = 100 * (CLU_ROLE_PS + 1) + r;
-        m.n_endpoints = SHARDS;
-        hear(CLU_ROLE_PS, r, CLU_CONTROL_JOIN);
-    }
-    for (int r = 0; r < N_WORKERS; r++) {
-        m.pid = 100 * (CLU_ROLE_WORKER + 1) + r;
-        hear(CLU_ROLE_WORKER, r, CLU_CONTROL_JOIN);
-    }
+    all_join(3);
     all_act();
     CU_ASSERT_EQUAL(view().change, SCHD_CHANGE_NONE);
     CU_ASSERT(n_buckets_of(2) >= 1364);
@@ -484,15 +490,7 @@ static void begin_standing(void)
 {
     begin(3);
     restart_scheduler(3);
-    for (int r = 0; r < 3; r++) {
-        m.pid = 100 * (CLU_ROLE_PS + 1) + r;
-        m.n_endpoints = SHARDS;
-        hear(CLU_ROLE_PS, r, CLU_CONTROL_JOIN);
-    }
-    for (int r = 0; r < N_WORKERS; r++) {
-        m.pid = 100 * (CLU_ROLE_WORKER + 1) + r;
-        hear(CLU_ROLE_WORKER, r, CLU_CONTROL_JOIN);
-    }
+    all_join(3);
 }
 
 /* The last word of rank 0 is that all has moved; the drained server had died a moment before. */
