@@ -85,8 +85,8 @@ static inline int bench_job_open(struct bench_job *job, const struct bench_args 
     return driver_open(&job->d, text);
 }
 
-/* What every bench of a job begins with: its arguments, the job opened for users_a_row * n users. 0,
- * or the code to exit with. */
+/* What every bench of a job begins with: its arguments, the job opened for users_a_row * n users.
+ * 0, or the code to exit with. */
 static inline int bench_job_begin(int argc, char **argv, struct bench_args *args, int tiny_rounds,
                                   struct bench_job *job, long users_a_row, const char *settings)
 {

@@ -2,6 +2,8 @@
  *
  *   gather, push, mixed      rows/s in memory, one thread, beside a bare prefetched loop over an
  *                            array of the same size (which knows where its rows are: no table)
+ *   gather_l2                the gather beside a bare loop that fetches to the second cache, too
+ *   walks                    what bounds the gather, taken apart: see bench_table_walks.c
  *   row_bytes                a row's own bytes over the bytes resident for it
  *   growth_push, _pull       longest of each while the table grows from nothing, and 99.9 % of them
  *   row_bytes_small          the same for rows of 8 floats, bf16, adam: where the index counts most
@@ -9,8 +11,8 @@
  *   beyond_memory            20 M rows with memory for 2 M: see bench_table_beyond.c
  *   billion                  only with --billion N: see bench_table_billion.c
  *
- * Parts for --only: beyond; memory, or of it growth (the filling alone), gather, push, mixed;
- * small, snapshot, restart.
+ * Parts for --only: beyond; memory, or of it growth (the filling alone), gather, gather_l2, push,
+ * mixed; small, walks, snapshot, restart.
  *
  * Arguments: --tiny, --rows N, --beyond-rows N, --dim N, --rounds N, --seconds S, --dir DIR, --only
  * PART, --billion N, --limit S (of its loading), --cpu (processor time beyond memory too).
@@ -140,21 +142,11 @@ void bench_spec(struct emb_table_spec *spec, int dim)
 
 /* ---- the bare loop ---- */
 
-/* Rows of the same size (embedding, m, v) in one array, found by number: what a table can at most
- * reach. */
-struct bare {
-    float *rows;
-    size_t stride; /* floats */
-    uint64_t n;
-    int dim;
-    struct emb_updater updater;
-};
-
-static bool bare_open(struct bare *bare, uint64_t n, int dim)
+bool bench_bare_open(struct bench_bare *bare, uint64_t n, int dim)
 {
     struct emb_table_spec spec;
     bench_spec(&spec, dim);
-    *bare = (struct bare){.stride = 3 * (size_t)dim, .n = n, .dim = dim};
+    *bare = (struct bench_bare){.stride = 3 * (size_t)dim, .n = n, .dim = dim};
     size_t bytes = (n * bare->stride * 4 + (2 << 20)) & ~(size_t)((2 << 20) - 1);
     bare->rows = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (bare->rows == MAP_FAILED || emb_updater_init(&bare->updater, &spec))
@@ -165,26 +157,43 @@ static bool bare_open(struct bare *bare, uint64_t n, int dim)
     return true;
 }
 
-static void bare_close(struct bare *bare)
+void bench_bare_close(struct bench_bare *bare)
 {
     munmap(bare->rows, (bare->n * bare->stride * 4 + (2 << 20)) & ~(size_t)((2 << 20) - 1));
     emb_updater_fini(&bare->updater);
 }
 
-static void bare_pull(const struct bare *bare, const uint64_t *numbers, size_t n, float *out)
+/* Inlined, so that the hint is a constant; 24 and 32 rows ahead were the best of several. */
+static inline __attribute__((always_inline)) void bare_copy(const struct bench_bare *bare,
+                                                            const uint64_t *numbers, size_t n,
+                                                            float *out, const size_t ahead,
+                                                            const bool to_l2)
 {
     const size_t bytes = 4 * (size_t)bare->dim;
     for (size_t i = 0; i < n; i++) {
-        if (i + 24 < n) {
-            const char *row = (const char *)(bare->rows + numbers[i + 24] * bare->stride);
-            for (size_t at = 0; at < bytes; at += 64)
-                __builtin_prefetch(row + at);
+        if (i + ahead < n) {
+            const char *row = (const char *)(bare->rows + numbers[i + ahead] * bare->stride);
+            for (size_t at = 0; at < bytes; at += 64) {
+                if (to_l2)
+                    __builtin_prefetch(row + at, 0, 2);
+                else
+                    __builtin_prefetch(row + at);
+            }
         }
         memcpy(out + i * (size_t)bare->dim, bare->rows + numbers[i] * bare->stride, bytes);
     }
 }
 
-static void bare_push(const struct bare *bare, const uint64_t *numbers, size_t n,
+void bench_bare_pull(const struct bench_bare *bare, const uint64_t *numbers, size_t n, float *out,
+                     bool to_l2)
+{
+    if (to_l2)
+        bare_copy(bare, numbers, n, out, 32, true);
+    else
+        bare_copy(bare, numbers, n, out, 24, false);
+}
+
+static void bare_push(const struct bench_bare *bare, const uint64_t *numbers, size_t n,
                       const float *grads)
 {
     const size_t bytes = 4 * bare->stride;
@@ -204,13 +213,13 @@ static void bare_push(const struct bare *bare, const uint64_t *numbers, size_t n
 struct memory_bench {
     const struct bench_options *options;
     struct emb_shard *shard;
-    struct bare bare;
+    struct bench_bare bare;
     uint64_t random, step;
     uint64_t numbers[BATCH], keys[BATCH];
     float *rows, *grads; /* [BATCH, dim] */
 };
 
-enum what { GATHER, PUSH, MIXED };
+enum what { GATHER, GATHER_L2, PUSH, MIXED };
 
 static void draw(struct memory_bench *b)
 {
@@ -242,7 +251,7 @@ static double run(struct memory_bench *b, enum what what, bool bare)
         if (bare && push)
             bare_push(&b->bare, b->numbers, BATCH, b->grads);
         else if (bare)
-            bare_pull(&b->bare, b->numbers, BATCH, b->rows);
+            bench_bare_pull(&b->bare, b->numbers, BATCH, b->rows, what == GATHER_L2);
         else if (push)
             status = emb_shard_push(b->shard, 0, b->keys, BATCH, b->grads, ++b->step);
         else
@@ -370,17 +379,17 @@ static void in_memory(const struct bench_options *options)
     for (size_t i = 0; i < BATCH * (size_t)options->dim; i++)
         b->grads[i] = (float)(bench_random(&b->random) % 2001) * 1e-6f - 1e-3f;
     fill(b);
-    const char *const races[] = {"gather", "push", "mixed"};
+    const char *const races[] = {"gather", "gather_l2", "push", "mixed"};
     bool any = false;
     for (int i = GATHER; i <= MIXED; i++)
         any |= is_asked(options, races[i]);
-    if (any && !bare_open(&b->bare, options->rows, options->dim))
+    if (any && !bench_bare_open(&b->bare, options->rows, options->dim))
         exit(71);
     for (int i = GATHER; i <= MIXED; i++)
         if (is_asked(options, races[i]))
             compare(b, (enum what)i, races[i]);
     if (any)
-        bare_close(&b->bare);
+        bench_bare_close(&b->bare);
     emb_shard_close(b->shard);
     free(b->rows);
     free(b->grads);
@@ -478,15 +487,15 @@ int main(int argc, char **argv)
     if (options.billion) {
         bench_billion(&options);
     } else {
-        static const char *const apart[] = {"small", "snapshot", "restart", "beyond"};
-        static void (*const parts[])(const struct bench_options *) = {small_rows, bench_snapshots,
-                                                                      bench_restart, bench_beyond};
+        static const char *const apart[] = {"small", "walks", "snapshot", "restart", "beyond"};
+        static void (*const parts[])(const struct bench_options *) = {
+            small_rows, bench_walks, bench_snapshots, bench_restart, bench_beyond};
         bool is_apart = false;
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 5; i++)
             is_apart |= options.only && strcmp(options.only, apart[i]) == 0;
         if (!is_apart)
             in_memory(&options);
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 5; i++)
             if (!options.only || strcmp(options.only, apart[i]) == 0)
                 parts[i](&options);
     }

@@ -4,6 +4,7 @@
 #ifndef TESTS_BENCH_BENCH_TABLE_H
 #define TESTS_BENCH_BENCH_TABLE_H
 
+#include "embeddings/optimizer.h"
 #include "embeddings/shard.h"
 
 #include <stdbool.h>
@@ -79,7 +80,24 @@ bool bench_open_lmdb(struct bench_store *store, const struct bench_options *opti
 bool bench_open_rocksdb(struct bench_store *store, const struct bench_options *options,
                         uint64_t n_rows, uint64_t memory_bytes);
 
+/* The bare loop: rows of the same size (embedding, m, v) in one array, found by number: what a
+ * table can at most reach. */
+struct bench_bare {
+    float *rows;
+    size_t stride; /* floats */
+    uint64_t n;
+    int dim;
+    struct emb_updater updater;
+};
+bool bench_bare_open(struct bench_bare *bare, uint64_t n, int dim);
+void bench_bare_close(struct bench_bare *bare);
+
+/* Copies rows with others on their way: to the first cache, as is usual, or to the second. */
+void bench_bare_pull(const struct bench_bare *bare, const uint64_t *numbers, size_t n, float *out,
+                     bool to_l2);
+
 void bench_spec(struct emb_table_spec *spec, int dim);
+void bench_walks(const struct bench_options *options);
 void bench_beyond(const struct bench_options *options);
 void bench_snapshots(const struct bench_options *options);
 void bench_restart(const struct bench_options *options);
