@@ -4,7 +4,10 @@
 #include "cluster/log.h"
 #include "cluster/status.h"
 
+#include <errno.h>
 #include <lmdb.h>
+#include <stdbool.h>
+#include <sys/statvfs.h>
 
 int emb_mdb_status(int code)
 {
@@ -29,8 +32,17 @@ int emb_mdb_status(int code)
     }
 }
 
+/* LMDB calls a write that was cut short EIO: it is, but for a lack of room. */
+static bool is_full(const char *path)
+{
+    struct statvfs disk;
+    return statvfs(path, &disk) == 0 && disk.f_bavail == 0;
+}
+
 int emb_mdb_fail(int code, const char *action, const char *path)
 {
+    if (code == EIO && is_full(path))
+        code = ENOSPC;
     int status = emb_mdb_status(code);
     if (status == CLU_OK || status == CLU_E_NOT_FOUND)
         return status;

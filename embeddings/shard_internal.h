@@ -158,6 +158,7 @@ struct emb_shard {
     struct emb_scribe *scribe;
     bool merge_running; /* roles.merging, and the merge's place below: the scribe's while given */
     bool merge_given, hurry;
+    int64_t merge_after_us;   /* it failed, and is tried again then */
     int merge_from, merge_to; /* layers of the piece that is given */
     int merge_table;
     uint64_t merge_key;

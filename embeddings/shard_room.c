@@ -25,6 +25,7 @@
 enum {
     SMALLEST_TABLE = 1 << 18, /* bytes any table may take, whatever the others do */
     SLICE_US = 1000,          /* of each chore, a tick */
+    MERGE_REST_US = 1000000,  /* after a failure */
     SWEEP_SLOTS = 4096,
     SWEEP_STORED = 256,
     /* A push that finds no room writes for so long, so many times: two seconds, after which memory
@@ -396,11 +397,21 @@ void emb_trim_map(struct emb_shard *shard)
         emb_layers_trim(shard->layers);
 }
 
+/* No step needs the merge: where it finds no room it rests. The next snapshot needs it. */
+static int merge_on(struct emb_shard *shard)
+{
+    if (shard->job || emb_now_us() < shard->merge_after_us)
+        return CLU_OK;
+    int status = emb_merge_advance(shard, false);
+    if (status != CLU_E_FULL && status != CLU_E_IO && status != CLU_E_NO_MEMORY)
+        return status == CLU_E_AGAIN ? CLU_OK : status;
+    shard->merge_after_us = emb_now_us() + MERGE_REST_US;
+    return CLU_OK;
+}
+
 int emb_housekeeping(struct emb_shard *shard)
 {
-    int status = shard->job ? CLU_OK : emb_merge_advance(shard, false);
-    if (status == CLU_E_AGAIN)
-        status = CLU_OK;
+    int status = merge_on(shard);
     if (!status)
         status = sweep(shard);
     if (!status)

@@ -235,6 +235,67 @@ static void test_a_snapshot_on_a_full_disk_fails_and_harms_nothing(void)
     clu_remove_tree(dir);
 }
 
+/* Takes all the room of a file system, to the last byte. */
+static void fill_up(const char *path)
+{
+    static const char zeros[1 << 16];
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    CU_ASSERT_FATAL(fd >= 0);
+    for (size_t size = sizeof(zeros); size > 0;)
+        if (write(fd, zeros, size) <= 0)
+            size /= 2;
+    close(fd);
+}
+
+/* Durability snapshot: what a step needs is in memory. That an older snapshot cannot be merged now
+ * is no reason to refuse it; the next snapshot needs the merge, and says so. */
+static void test_a_merge_on_a_full_disk_stops_no_step(void)
+{
+    enum { ROWS = 800 };
+    char dir[256], shard_dir[300], path[300], ballast[400];
+    uint64_t random = suite_seed(), step = 0;
+    struct emb_table_spec spec = fault_spec();
+    struct rig_model *model = new_model(&spec);
+    rig_folder(dir, sizeof(dir), "fullmerge");
+    snprintf(shard_dir, sizeof(shard_dir), "%s/shard", dir);
+    snprintf(path, sizeof(path), "%s/file", dir);
+    snprintf(ballast, sizeof(ballast), "%s/ballast", shard_dir);
+    clu_mkdirs(shard_dir);
+    if (mount("tmpfs", shard_dir, "tmpfs", 0, "size=16m") != 0) {
+        printf("  skipped: a small file system can only be mounted by root\n");
+        free_model(model);
+        return;
+    }
+    struct emb_shard_options options = {.dir = shard_dir};
+    struct emb_shard *shard;
+    CU_ASSERT_EQUAL_FATAL(emb_shard_open(&options, &spec, 1, &shard), CLU_OK);
+    for (int i = 0; i < 2;
+         i++) { /* the first becomes the base, the second is to be merged into it */
+        for (int j = 0; j < 10; j++, step++)
+            CU_ASSERT_EQUAL_FATAL(rig_step(shard, model, &random, ROWS), CLU_OK);
+        unlink(path);
+        CU_ASSERT_EQUAL_FATAL(emb_shard_snapshot(shard, step, path, NULL), CLU_OK);
+    }
+    fill_up(ballast);
+    rig_quiet(true);
+    for (int i = 0; i < 40; i++, step++) {
+        CU_ASSERT_EQUAL(rig_step(shard, model, &random, ROWS), CLU_OK);
+        usleep(2000); /* the merge's time */
+    }
+    unlink(path);
+    int status = emb_shard_snapshot(shard, step, path, NULL);
+    rig_quiet(false);
+    CU_ASSERT_EQUAL(status, CLU_E_FULL);
+    CU_ASSERT_FALSE(clu_path_exists(path));
+    unlink(ballast);
+    CU_ASSERT_EQUAL(emb_shard_snapshot(shard, step, path, NULL), CLU_OK);
+    CU_ASSERT_TRUE(rig_agrees(shard, model));
+    emb_shard_close(shard);
+    umount(shard_dir);
+    free_model(model);
+    clu_remove_tree(dir);
+}
+
 /* A snapshot that stands still while pushes go on: what it keeps from being used again is told, and
  * it is given up when that is too much, without harm to anything. */
 static void test_a_snapshot_that_stands_still_is_given_up(void)
@@ -454,6 +515,7 @@ static void test_a_machine_that_went_down_is_noticed(void)
 SUITE("embeddings.faults", T(test_every_allocation_may_fail_once),
       T(test_a_full_disk_loses_nothing_acknowledged),
       T(test_a_snapshot_on_a_full_disk_fails_and_harms_nothing),
+      T(test_a_merge_on_a_full_disk_stops_no_step),
       T(test_a_snapshot_that_stands_still_is_given_up), T(test_a_torn_group_at_the_end_is_cut_off),
       T(test_a_bit_flipped_inside_the_log_is_refused),
       T(test_a_bit_flipped_in_a_stored_row_is_refused), T(test_a_machine_that_went_down_is_noticed))
