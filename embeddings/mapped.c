@@ -86,7 +86,7 @@ static void ask_for_single_pages(struct emb_mapped *mapped)
         return;
     }
     mapped->fd = fd;
-    mapped->touch_bytes = PAGE_BYTES;
+    __atomic_store_n(&mapped->touch_bytes, PAGE_BYTES, __ATOMIC_RELAXED);
 #else
     (void)mapped;
 #endif

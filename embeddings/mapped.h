@@ -21,7 +21,7 @@ struct emb_mapped {
     char *base; /* NULL: to be found */
     size_t size_bytes;
     int fd;               /* of the registration, -1: none */
-    uint64_t touch_bytes; /* resident by the first touch of a page */
+    uint64_t touch_bytes; /* resident by the first touch of a page; atomic */
     uint64_t touched;     /* bytes since the last trim; atomic */
 };
 
@@ -34,7 +34,8 @@ void emb_mapped_moved(struct emb_mapped *mapped);
 /* n pages, far from each other, have been looked at. */
 static inline void emb_mapped_touch(struct emb_mapped *mapped, size_t n_pages)
 {
-    __atomic_fetch_add(&mapped->touched, n_pages * mapped->touch_bytes, __ATOMIC_RELAXED);
+    uint64_t bytes = __atomic_load_n(&mapped->touch_bytes, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&mapped->touched, n_pages * bytes, __ATOMIC_RELAXED);
 }
 
 /* A run of bytes has been read. */
