@@ -9,6 +9,7 @@
  * are
  *   carried out strictly in order, and SAVE is one of them.
  */
+#include "sched/folder.h"
 #include "sched/page.h"
 #include "sched/process.h"
 #include "sched/scheduler_internal.h"
@@ -207,6 +208,7 @@ static void carry_out(struct schd_scheduler *s, struct schd_action *action)
     case SCHD_END:
         s->ended = true;
         s->end_status = action->status;
+        memcpy(s->end_text, action->text, sizeof(s->end_text));
         schd_event_end(s, action->status, action->text);
         break;
     }
@@ -612,6 +614,8 @@ static int start(struct schd_scheduler *s, bool again)
     int status = clu_path_join(s->run, sizeof(s->run), s->job->out, "run");
     if (!status)
         status = clu_mkdirs(s->run);
+    if (!status && !s->supervised)
+        status = schd_folder_lock(s->job->out, &s->lock_fd);
     if (!status)
         status = clu_path_join(s->move_root, sizeof(s->move_root), s->run, "moving");
     if (!status)
@@ -659,10 +663,22 @@ static void stop(struct schd_scheduler *s)
         close(s->signal_fd);
     if (s->commit_fd >= 0)
         close(s->commit_fd);
+    if (s->lock_fd >= 0)
+        close(s->lock_fd);
     free(s->plan);
     free(s->in);
     free(s->out);
     free(s);
+}
+
+/* What a supervisor would write. */
+static void write_end(struct schd_scheduler *s)
+{
+    struct schd_view view;
+    schd_coordinator_view(s->coordinator, &view);
+    schd_folder_save_end(s->job->out, s->end_status,
+                         s->end_text[0] ? s->end_text : clu_status_text(s->end_status), view.step,
+                         view.n_steps);
 }
 
 int schd_scheduler_run(const struct schd_scheduler_options *options)
@@ -672,7 +688,7 @@ int schd_scheduler_run(const struct schd_scheduler_options *options)
         return clu_fail(CLU_E_NO_MEMORY, "no memory for the scheduler");
     s->job = options->job;
     s->supervised = options->supervised;
-    s->signal_fd = s->commit_fd = -1;
+    s->signal_fd = s->commit_fd = s->lock_fd = -1;
     s->started_ms = schd_now_ms();
     s->in = calloc(1, sizeof(*s->in));
     s->out = calloc(1, sizeof(*s->out));
@@ -684,6 +700,8 @@ int schd_scheduler_run(const struct schd_scheduler_options *options)
         carry_out_all(s);
         loop(s);
         status = s->end_status;
+        if (!s->supervised)
+            write_end(s);
     }
     stop(s);
     return status;

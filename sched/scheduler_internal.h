@@ -72,6 +72,8 @@ struct schd_scheduler {
 
     bool ended;
     int end_status;
+    char end_text[CLU_TEXT_BYTES];
+    int lock_fd; /* without a supervisor: of the folder */
 };
 
 /* Monotonic and wall-clock milliseconds. */

@@ -17,6 +17,7 @@
  * its members join it and nobody rolls back. What dies twice at the same step takes everything with
  * it the second time: every process but the scheduler begins anew.
  */
+#include "sched/folder.h"
 #include "sched/supervise_internal.h"
 
 #include "cluster/file.h"
@@ -30,7 +31,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -362,23 +362,6 @@ static int start_members(struct schd_supervisor *s)
     return start_marked(s);
 }
 
-static int lock_folder(struct schd_supervisor *s)
-{
-    char path[CLU_PATH_BYTES];
-    int status = clu_path_join(path, sizeof(path), s->run, "lock");
-    if (status)
-        return status;
-    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (s->lock_fd < 0)
-        return clu_fail(clu_status_from_errno(errno), "%s: %s", path, strerror(errno));
-    if (flock(s->lock_fd, LOCK_EX | LOCK_NB))
-        return clu_fail(CLU_E_EXISTS,
-                        "another job runs in %s: wait for it, stop it (sluice stop %s), "
-                        "or choose another --out",
-                        s->job->out, s->job->out);
-    return CLU_OK;
-}
-
 /* Signals arrive on a descriptor; children unblock them again (process.c). */
 static int open_signals(struct schd_supervisor *s)
 {
@@ -403,7 +386,7 @@ static int open_job(struct schd_supervisor *s)
     if (!status)
         status = clu_mkdirs(s->log_folder);
     if (!status)
-        status = lock_folder(s);
+        status = schd_folder_lock(s->job->out, &s->lock_fd);
     if (!status)
         status = clu_job_save(s->job, s->launch.job_path);
     if (!status)
@@ -526,6 +509,19 @@ static void count_death(struct schd_supervisor *s)
     memcpy(s->died_who, who, sizeof(who));
 }
 
+/* The job ends: says why, which is kept for say_end. */
+static void conclude(struct schd_supervisor *s, int level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void conclude(struct schd_supervisor *s, int level, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(s->last_words, sizeof(s->last_words), format, args);
+    va_end(args);
+    schd_supervisor_say(s, level, "%s", s->last_words);
+}
+
 /* Deals with a verdict: starts the job again from its last snapshot when it may (*again_p), or says
  * how it ends. */
 static int recover_or_end(struct schd_supervisor *s, bool *again_p)
@@ -535,28 +531,27 @@ static int recover_or_end(struct schd_supervisor *s, bool *again_p)
     for (int i = 1; i < n_processes(s); i++)
         only_sched = only_sched && (runs(process_at(s, i)) || (i >= 2 && s->released[i - 2]));
     if (s->n_interrupts == 1 && is_recoverable(v.status) && s->job->max_restarts > 0) {
-        schd_supervisor_say(s, CLU_LOG_WARN,
-                            "%s while the job was being stopped; the same command goes on from the "
-                            "last snapshot, step %llu",
-                            v.text, (unsigned long long)s->snapshot_step);
+        conclude(s, CLU_LOG_WARN,
+                 "%s while the job was being stopped; the same command goes on from the "
+                 "last snapshot, step %llu",
+                 v.text, (unsigned long long)s->snapshot_step);
         return CLU_E_INTERRUPTED;
     }
     if (s->n_interrupts > 0 || s->n_restarts >= s->job->max_restarts || !is_recoverable(v.status)) {
-        schd_supervisor_say(s, CLU_LOG_ERROR, "%s; the job ends at step %llu", v.text,
-                            (unsigned long long)s->step);
+        conclude(s, CLU_LOG_ERROR, "%s; the job ends at step %llu", v.text,
+                 (unsigned long long)s->step);
         return v.status;
     }
     count_death(s);
     if (s->n_deaths_at_step >= MAX_DEATHS_AT_STEP && v.status == CLU_E_IO) {
-        schd_supervisor_say(
-            s, CLU_LOG_ERROR, "%s; the %d. time at step %llu: make room on its disk, or see %s",
-            v.text, s->n_deaths_at_step, (unsigned long long)s->step, s->log_folder);
+        conclude(s, CLU_LOG_ERROR,
+                 "%s; the %d. time at step %llu: make room on its disk, or see %s", v.text,
+                 s->n_deaths_at_step, (unsigned long long)s->step, s->log_folder);
         return v.status;
     }
     if (s->n_deaths_at_step >= MAX_DEATHS_AT_STEP) {
-        schd_supervisor_say(s, CLU_LOG_ERROR,
-                            "%s; the %d. time at step %llu: that is a bug, not bad luck", v.text,
-                            s->n_deaths_at_step, (unsigned long long)s->step);
+        conclude(s, CLU_LOG_ERROR, "%s; the %d. time at step %llu: that is a bug, not bad luck",
+                 v.text, s->n_deaths_at_step, (unsigned long long)s->step);
         return CLU_E_BUG;
     }
     s->n_restarts++;
@@ -659,28 +654,44 @@ static int run_job(struct schd_supervisor *s)
         status = reshape(s);
     }
     if (s->verdict.there)
-        schd_supervisor_say(s, CLU_LOG_ERROR, "%s", s->verdict.text);
+        conclude(s, CLU_LOG_ERROR, "%s", s->verdict.text);
     return status;
 }
 
+/* How the job ended, as one sentence. */
+static void describe_end(const struct schd_supervisor *s, int status, int64_t seconds, char *text,
+                         size_t text_bytes)
+{
+    const unsigned long long step = s->step, snapshot_step = s->snapshot_step;
+    if (status == CLU_OK && s->snapshot_step == 0)
+        snprintf(text, text_bytes,
+                 "done: step %llu was reached before; its snapshot is in "
+                 "%s/snapshot",
+                 step, s->run);
+    else if (status == CLU_OK)
+        snprintf(text, text_bytes,
+                 "done: step %llu after %lld s; the snapshot of step %llu is in "
+                 "%s/snapshot",
+                 step, (long long)seconds, snapshot_step, s->run);
+    else if (s->last_words[0])
+        snprintf(text, text_bytes, "%s", s->last_words);
+    else if (status == CLU_E_INTERRUPTED)
+        snprintf(text, text_bytes, "%s at step %llu; the same command goes on from there",
+                 s->end_text, step);
+    else
+        snprintf(text, text_bytes, "%s", s->end_text[0] ? s->end_text : clu_status_text(status));
+}
+
+/* Says it, unless that was done when it was decided, and writes it down. */
 static void say_end(struct schd_supervisor *s, int status, int64_t seconds)
 {
-    if (status == CLU_OK && s->snapshot_step == 0)
-        schd_supervisor_say(s, CLU_LOG_INFO,
-                            "done: step %llu was reached before; its snapshot is in %s/snapshot",
-                            (unsigned long long)s->step, s->run);
-    else if (status == CLU_OK)
-        schd_supervisor_say(s, CLU_LOG_INFO,
-                            "done: step %llu after %lld s; the snapshot of step %llu is in "
-                            "%s/snapshot",
-                            (unsigned long long)s->step, (long long)seconds,
-                            (unsigned long long)s->snapshot_step, s->run);
-    else if (!s->verdict.there && status == CLU_E_INTERRUPTED)
-        schd_supervisor_say(s, CLU_LOG_INFO, "%s at step %llu; the same command goes on from there",
-                            s->end_text, (unsigned long long)s->step);
-    else if (!s->verdict.there)
-        schd_supervisor_say(s, CLU_LOG_ERROR, "%s",
-                            s->end_text[0] ? s->end_text : clu_status_text(status));
+    char text[CLU_PATH_BYTES + CLU_TEXT_BYTES];
+    const bool well = status == CLU_OK || status == CLU_E_INTERRUPTED;
+    describe_end(s, status, seconds, text, sizeof(text));
+    if (status == CLU_OK || !s->last_words[0])
+        schd_supervisor_say(s, well ? CLU_LOG_INFO : CLU_LOG_ERROR, "%s", text);
+    if (s->lock_fd >= 0) /* else the folder is another's */
+        schd_folder_save_end(s->job->out, status, text, s->step, s->n_steps);
 }
 
 static void close_job(struct schd_supervisor *s)

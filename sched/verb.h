@@ -24,9 +24,10 @@ struct schd_call {
 
 struct schd_verb {
     const char *name;
-    const char *summary;            /* lower case, no full stop */
-    const char *usage;              /* "LOG... --out DIR", without `sluice <name>` */
-    const char *example;            /* whole command lines, one a line */
+    const char *summary; /* lower case, no full stop */
+    const char *usage;   /* "LOG... --out DIR", without `sluice <name>` */
+    const char *example; /* whole command lines, one a line */
+    const char *exits; /* what its exit codes mean beyond the common table, lines; NULL: nothing */
     const struct clu_setting *rows; /* flags of its own; NULL when none */
     size_t n_rows, object_bytes;
     /* every job key is a flag too; the first positional, when there is one, is the job file (a role

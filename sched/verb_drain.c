@@ -81,5 +81,7 @@ const struct schd_verb schd_verb_drain = {
     .object_bytes = sizeof(struct options),
     .min_positionals = 0,
     .max_positionals = 2,
+    .exits =
+        "69 when no job runs there now (it says how the last one ended), 66 when none ever did",
     .run = run,
 };

@@ -94,6 +94,11 @@ static void print_man(const struct schd_verb *verb, FILE *stream)
           "bug, "
           "71 memory, 73 exists, 74 I/O, 75 try again, 76 protocol, 77 not allowed, 78 config\n",
           stream);
+    if (verb->exits) {
+        fputs(".PP\n", stream);
+        print_troff(verb->exits, stream);
+        fputc('\n', stream);
+    }
 }
 
 static int run(const struct schd_call *call)

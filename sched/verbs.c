@@ -54,6 +54,10 @@ void schd_verb_print_help(const struct schd_verb *verb, FILE *stream)
         fputs("\njob settings (flag > SLUICE_<NAME> > job file > default):\n", stream);
         clu_settings_help(clu_job_settings(NULL), stream);
     }
+    if (verb->exits) {
+        fputs("\nexit code:\n", stream);
+        print_indented(verb->exits, stream);
+    }
     fputs("\nexample:\n", stream);
     print_indented(verb->example, stream);
 }

@@ -3,7 +3,11 @@
 #include "tests/cluster_e2e/small_data.h"
 #include "tests/suite.h"
 
-enum { DIES_WITHIN_MS = 10000, LONG = 1000 /* epochs: longer than any test */ };
+enum {
+    DIES_WITHIN_MS = 10000,
+    ANSWER_WITHIN_MS = 3000, /* what a question to a running job waits for its answer */
+    LONG = 1000              /* epochs: longer than any test */
+};
 
 static struct small_data data;
 
@@ -254,6 +258,20 @@ static int ask(const struct driver *d, const char *verb, char *answer, size_t an
     return driver_ask(d, SLUICE, verb, flag, answer, answer_bytes);
 }
 
+/* That no job runs is told at once, by every verb that asks one, with what is known of its end. */
+static void expect_gone(const struct driver *d, const char *how)
+{
+    static const char *const verbs[] = {"status", "snapshot", "stop", "drain"};
+    static char answer[65536];
+    for (int i = 0; i < 4; i++) {
+        int64_t asked_ms = driver_now_ms();
+        CU_ASSERT_EQUAL(driver_ask(d, SLUICE, verbs[i], "", answer, sizeof(answer)), 69);
+        CU_ASSERT(driver_now_ms() - asked_ms < ANSWER_WITHIN_MS); /* else it has asked somebody */
+        CU_ASSERT_PTR_NOT_NULL(strstr(answer, "does not run; it ended "));
+        CU_ASSERT_PTR_NOT_NULL(strstr(answer, how));
+    }
+}
+
 static void test_a_running_job_answers_status_snapshot_and_stop(void)
 {
     struct driver d;
@@ -268,9 +286,86 @@ static void test_a_running_job_answers_status_snapshot_and_stop(void)
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"kind\":\"snapshot\"", 10000));
     CU_ASSERT_EQUAL(ask(&d, "stop", answer, sizeof(answer)), 0);
     CU_ASSERT_EQUAL(driver_wait(&d, DIES_WITHIN_MS), 75);
-    CU_ASSERT_EQUAL(ask(&d, "status", answer, sizeof(answer)), 69);
-    CU_ASSERT_PTR_NOT_NULL(strstr(answer, "does not run"));
+    expect_gone(&d, "(exit code 75): stopped on request at step");
+    CU_ASSERT_EQUAL(ask(&d, "status", answer, sizeof(answer)), 69); /* --json */
+    CU_ASSERT_PTR_NOT_NULL(strstr(answer, "\"phase\": \"gone\""));
+    CU_ASSERT_PTR_NOT_NULL(strstr(answer, "\"exit_code\": 75"));
     close_job(&d, before);
+}
+
+/* Watches a job that ends after `deed`; what the watcher wrote, and its exit code. */
+static int watch(struct driver *d, void (*deed)(struct driver *), int code, char *said,
+                 size_t bytes)
+{
+    char command[1400], *last = NULL;
+    snprintf(command, sizeof(command), "'%s' status '%s/out' --watch --every-ms 100 2>&1", SLUICE,
+             d->folder);
+    CU_ASSERT(driver_await_text(d, "metrics.jsonl", "\"step\":20", 30000));
+    FILE *pipe = popen(command, "r");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(pipe);
+    said[0] = (char)fgetc(pipe); /* it is at it */
+    deed(d);
+    CU_ASSERT_EQUAL(driver_wait(d, 60000), code);
+    size_t n = 1 + fread(said + 1, 1, bytes - 2, pipe);
+    int status = pclose(pipe);
+    said[n] = '\0';
+    CU_ASSERT(n > 1 && said[n - 1] == '\n');
+    CU_ASSERT_PTR_NULL(strstr(said, " error "));
+    CU_ASSERT_PTR_NULL(strstr(said, " warn "));
+    said[n - 1] = '\0';
+    last = strrchr(said, '\n');
+    memmove(said, last ? last + 1 : said, strlen(last ? last + 1 : said) + 1);
+    return WEXITSTATUS(status);
+}
+
+static void do_nothing(struct driver *d)
+{
+    (void)d;
+}
+
+static void stop_it(struct driver *d)
+{
+    kill(d->pid, SIGTERM);
+}
+
+static void kill_a_server(struct driver *d)
+{
+    kill(driver_find(d, "sluice ps", "--rank 1", 0), SIGKILL);
+}
+
+static void kill_the_supervisor(struct driver *d)
+{
+    kill(d->pid, SIGKILL);
+}
+
+/* Whoever watches a job sees it end, and how, and nothing else. */
+static void test_a_watched_job_ends_with_how_it_ended(void)
+{
+    static const struct {
+        int epochs, code, watchers_code;
+        void (*deed)(struct driver *);
+        const char *last;
+    } ends[] = {
+        {3, 0, 0, do_nothing, "(exit code 0): done: step 255 after"},
+        {LONG, 75, 75, stop_it, "(exit code 75): stopped by SIGTERM at step"},
+        {LONG, 69, 69, kill_a_server, "(exit code 69): ps 1 was killed by signal 9 (Killed); "},
+        {LONG, 128 + SIGKILL, 69, kill_the_supervisor, "the job ended without a word"},
+    };
+    static char said[1 << 20];
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        struct driver d;
+        unsigned before = CU_get_number_of_failures();
+        open_job(&d, ends[i].epochs, "");
+        CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
+        CU_ASSERT_EQUAL(watch(&d, ends[i].deed, ends[i].code, said, sizeof(said)),
+                        ends[i].watchers_code);
+        if (!strstr(said, ends[i].last))
+            printf("  the last line: %s\n", said);
+        CU_ASSERT_PTR_NOT_NULL(strstr(said, ends[i].last));
+        CU_ASSERT_EQUAL(driver_left(&d, 2000), 0);
+        expect_gone(&d, strstr(ends[i].last, "ended") ? "without a word" : ends[i].last);
+        close_job(&d, before);
+    }
 }
 
 static void test_clean_up(void)
@@ -290,4 +385,5 @@ SUITE("cluster_e2e.job", T(test_a_job_trains_and_ends_with_0),
       T(test_a_scheduler_that_is_told_to_stop_stops_the_job),
       T(test_a_bad_job_file_is_78_with_its_line),
       T(test_missing_data_is_named_before_anything_is_trained),
-      T(test_a_running_job_answers_status_snapshot_and_stop), T(test_clean_up))
+      T(test_a_running_job_answers_status_snapshot_and_stop),
+      T(test_a_watched_job_ends_with_how_it_ended), T(test_clean_up))
