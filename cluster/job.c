@@ -108,6 +108,10 @@ static const struct clu_setting rows[] = {
     INT(snapshot_every, "0", 0, 1e9, "steps between snapshots; 0: at the end only"),
     INT(snapshot_full_every, "10", 1, 1000,
         "every so many-th snapshot is full, the others hold what changed since the one before"),
+    REAL(snapshot_spread, "0.25", 0, 1,
+         "a snapshot is written over this share of the time since the one before, but a fifth of "
+         "ten request timeouts at most, and at once when training stands still; 0: as fast as it "
+         "can be"),
     INT(keep, "2", 1, 1000, "snapshots kept, and what they were made upon"),
     INT(dense_checkpoint_steps, "50", 0, 1e9,
         "steps between copies of the dense weights, for workers started again while rows stand "

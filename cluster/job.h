@@ -65,6 +65,7 @@ struct clu_job {
     int64_t log_every, eval_every, snapshot_every, keep;
     int64_t dense_checkpoint_steps; /* durability log, staleness > 0 */
     double snapshot_minutes;        /* and by time; 0: by steps only */
+    double snapshot_spread;         /* of the time since the one before, to write one over */
     int64_t snapshot_full_every;    /* every so many-th is full, the others are deltas */
     int64_t valid_percent; /* of the training part, its last by time, kept out for evaluation */
     int64_t patience;      /* epochs without a better validation loss that end training; 0: none */

@@ -25,9 +25,10 @@
  *         46   9n                 1  array of n_parts; from 16 on: dc n_parts, 3 bytes
  *         47   then for each part 92 cd table (u16) ce n (u32): 9 bytes
  *         47 + 9 n_parts   c4 n     2  n bytes of text follow; from 256 on: c5 n, 3 bytes.
- *                                      hello: the tables' specs; snapshot: the folder,
- *                                      and for a delta a newline and its base's step; collect,
- *                                      release, adopt, forget: moves, 6 bytes each: bucket, from
+ *                                      hello: the tables' specs; snapshot: the folder, and on
+ *                                      lines of their own, if not 0, the step it is a delta upon
+ *                                      and the ms it is spread over; collect, release, adopt,
+ *                                      forget: moves, 6 bytes each: bucket, from
  *                                      which shard, to which, little-endian u16
  *
  *   reply header              bytes  meaning

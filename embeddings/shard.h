@@ -116,6 +116,11 @@ int emb_shard_snapshot_begin(struct emb_shard *shard, enum emb_snapshot_kind kin
  * hurry, as other threads, because on a busy machine it would take too long. */
 void emb_shard_hurry(struct emb_shard *shard, bool hurry);
 
+/* The running snapshot is written over about so long, counted from its beginning, and merged after
+ * its confirmation over as long again; 0, as it is at first: as fast as it can be. Where memory or
+ * the map run short meanwhile it is not waited for. */
+void emb_shard_spread(struct emb_shard *shard, int64_t spread_us);
+
 /* Works on the running snapshot for about budget_us microseconds and returns; pulls, pushes, ticks
  * and commits go on between calls. AGAIN: not done yet (call on, every few ms at most); OK: the
  * file is whole and on disk, *result_p is filled. Another status: it failed, the file is removed,

@@ -548,6 +548,26 @@ static int shelf_step(struct emb_shard *shard, size_t slice, bool beside)
     return status ? status : CLU_E_AGAIN;
 }
 
+void emb_flush_progress(const struct emb_shard *shard, uint64_t *done_p, uint64_t *left_p)
+{
+    const struct emb_flush *flush = &shard->flush;
+    uint64_t done = flush->at, all = flush->n;
+    if (flush->phase < EMB_FLUSH_WRITE) {
+        *done_p = 0;
+        *left_p = 1;
+        return;
+    }
+    if (flush->phase == EMB_FLUSH_SHELF)
+        done += flush->n;
+    for (int t = 0; t < shard->n_tables; t++) {
+        all += flush->shelf[t].n;
+        if (flush->phase == EMB_FLUSH_SHELF && t < flush->table)
+            done += flush->shelf[t].n;
+    }
+    *done_p = done;
+    *left_p = all - done;
+}
+
 /* Rows of a slice: as many as the budget allows, by the owner's hand or only copied by it. */
 static size_t slice_of(const struct emb_shard *shard, int64_t budget_us, bool beside)
 {
@@ -578,6 +598,8 @@ int emb_flush_advance(struct emb_shard *shard, int64_t budget_us)
             status = settle_batch(shard);
         if (status)
             return status;
+        if (beside && emb_snapshot_wait_us(shard) > 0)
+            return CLU_E_AGAIN;
         switch (flush->phase) {
         case EMB_FLUSH_COLLECT:
             status = collect_step(shard);

@@ -28,6 +28,7 @@
 
 #include "embeddings/layers.h"
 #include "embeddings/optimizer.h"
+#include "embeddings/pace.h"
 #include "embeddings/pushlog.h"
 #include "embeddings/row.h"
 #include "embeddings/scribe.h"
@@ -158,8 +159,10 @@ struct emb_shard {
     struct emb_scribe *scribe;
     bool merge_running; /* roles.merging, and the merge's place below: the scribe's while given */
     bool merge_given, hurry;
-    int64_t merge_after_us;   /* it failed, and is tried again then */
-    int merge_from, merge_to; /* layers of the piece that is given */
+    int64_t merge_after_us; /* it failed, and is tried again then */
+    struct emb_pace merge_pace;
+    uint64_t merge_done, merge_left; /* rows given to the scribe, and yet to be */
+    int merge_from, merge_to;        /* layers of the piece that is given */
     int merge_table;
     uint64_t merge_key;
     bool map_full; /* and a view keeps it from growing: nothing is cleaned till it is closed */
@@ -230,6 +233,8 @@ int emb_flush_begin(struct emb_shard *shard, enum emb_flush_kind kind);
 int emb_flush_shelve(struct emb_shard *shard, struct emb_table *table, uint32_t slot);
 int emb_flush_advance(struct emb_shard *shard, int64_t budget_us); /* AGAIN: more to do */
 void emb_flush_wait_sorted(struct emb_shard *shard); /* advance never waits for the sorter */
+/* Rows written and yet to be; none, and one, before they are collected. */
+void emb_flush_progress(const struct emb_shard *shard, uint64_t *done_p, uint64_t *left_p);
 int emb_checkpoint_end(struct emb_shard *shard);
 void emb_flush_abort(struct emb_shard *shard);
 void emb_flush_end(struct emb_shard *shard);
@@ -262,7 +267,10 @@ int emb_merge_end(struct emb_shard *shard, bool swap);
 
 /* The running snapshot only writes its file, from a view: the current layer may be written to. */
 bool emb_snapshot_in_file(const struct emb_shard *shard);
-/* Works towards that; AGAIN: not there yet. A failure is for the next advance to tell. */
+/* Microseconds until the running snapshot's flush goes on, by its pace. */
+int64_t emb_snapshot_wait_us(const struct emb_shard *shard);
+/* Works towards that at full speed; AGAIN: not there yet. A failure is for the next advance to
+ * tell. */
 int emb_snapshot_hurry(struct emb_shard *shard, int64_t budget_us);
 
 /* ---- shard_move.c ---- */

@@ -161,6 +161,8 @@ int emb_merge_advance(struct emb_shard *shard, bool wait)
     if (status != CLU_E_AGAIN)
         return status ? status : emb_merge_end(shard, false);
     shard->merge_given = true;
+    shard->merge_done += MERGE_ROWS;
+    shard->merge_left -= shard->merge_left < MERGE_ROWS ? shard->merge_left : MERGE_ROWS;
     shard->merge_from = (int)shard->roles.sealed;
     shard->merge_to = (int)shard->roles.base;
     emb_scribe_give(shard->scribe, merge_piece, shard);
@@ -171,10 +173,19 @@ int emb_merge_begin(struct emb_shard *shard)
 {
     struct emb_roles roles = shard->roles;
     roles.merging = 1;
+    shard->merge_done = shard->merge_left = 0;
+    for (int t = 0; t < shard->n_tables; t++) {
+        uint64_t n = 0;
+        int counted = emb_layers_count(shard->layers, t, (int)roles.sealed, &n);
+        if (counted)
+            return counted;
+        shard->merge_left += n;
+    }
     int status = emb_layers_reset(shard, NULL, 0, &roles, NULL);
     if (status)
         return status;
     shard->merge_running = true;
+    shard->merge_pace.began_us = emb_now_us();
     shard->merge_table = 0;
     shard->merge_key = 0;
     return CLU_OK;

@@ -397,10 +397,14 @@ void emb_trim_map(struct emb_shard *shard)
         emb_layers_trim(shard->layers);
 }
 
-/* No step needs the merge: where it finds no room it rests. The next snapshot needs it. */
+/* No step needs the merge: it keeps its pace, and where it finds no room it rests. The next
+ * snapshot needs it, and waits for it at no pace. */
 static int merge_on(struct emb_shard *shard)
 {
-    if (shard->job || emb_now_us() < shard->merge_after_us)
+    const int64_t now_us = emb_now_us();
+    if (shard->job || now_us < shard->merge_after_us ||
+        emb_pace_wait_us(&shard->merge_pace, now_us, (double)shard->merge_done,
+                         (double)shard->merge_left) > 0)
         return CLU_OK;
     int status = emb_merge_advance(shard, false);
     if (status != CLU_E_FULL && status != CLU_E_IO && status != CLU_E_NO_MEMORY)

@@ -16,6 +16,10 @@
  * of the merge, each while the owner serves on. On two cores the owner's own slices cost a tenth of
  * the rate of training, by standing where a worker was to run, however little work was in them.
  *
+ * And all of it is spread over time when that is asked for (pace.h): what takes a tenth of the
+ * rate of training for half a second is hardly noticed over three. Whoever waits for memory or room
+ * ends the pace.
+ *
  * Rejected: copying the table under a lock or by fork (memory doubles at the worst moment); writing
  * the file from memory with copy-on-write only (the table may be many times larger than memory).
  */
@@ -31,7 +35,13 @@
 
 enum job_phase { JOB_MERGE, JOB_FLUSH, JOB_FOLD, JOB_SEAL, JOB_FILE };
 
-enum { COPY_US_PER_ROW = 4 };
+enum {
+    COPY_US_PER_ROW = 4,
+    FLUSH_COST = 10, /* of a row, in about half a microsecond: what the pace is measured by */
+    FILE_COST = 1,
+    PACE_ROWS = 1024, /* of the file between two looks at the clock */
+    MAX_NAP_US = 10000,
+};
 static const uint64_t default_held_bytes = (uint64_t)1 << 30;
 
 struct emb_snapshot_job {
@@ -52,15 +62,39 @@ struct emb_snapshot_job {
     int table; /* being written, from key `from` on */
     uint64_t from;
     int stop, give_way; /* atomics: what the scribe is asked to do at the next row */
+    struct emb_pace pace;
+    uint64_t flushed, in_file, written; /* rows: by the flush; of the file, and so far */
     struct emb_snapshot_result result;
 };
 
 /* ---- the file, by the scribe ---- */
 
+static int64_t file_wait_us(const struct emb_snapshot_job *job)
+{
+    const double done = (double)(job->flushed * FLUSH_COST + job->written * FILE_COST);
+    const uint64_t left = job->in_file > job->written ? job->in_file - job->written : 0;
+    return emb_pace_wait_us(&job->pace, emb_now_us(), done, (double)(left * FILE_COST));
+}
+
+static bool asked(const struct emb_snapshot_job *job)
+{
+    return __atomic_load_n(&job->stop, __ATOMIC_RELAXED) ||
+           __atomic_load_n(&job->give_way, __ATOMIC_RELAXED);
+}
+
+static void keep_pace(const struct emb_snapshot_job *job)
+{
+    int64_t wait_us;
+    while (!asked(job) && (wait_us = file_wait_us(job)) > 0)
+        usleep((useconds_t)(wait_us < MAX_NAP_US ? wait_us : MAX_NAP_US));
+}
+
 static int write_one(void *context, const struct emb_stored *stored)
 {
     struct emb_snapshot_job *job = context;
     const struct emb_table_spec *spec = &job->header.tables[job->table];
+    if (job->written++ % PACE_ROWS == 0)
+        keep_pace(job);
     if (__atomic_load_n(&job->stop, __ATOMIC_RELAXED))
         return CLU_E_INTERRUPTED;
     job->from = stored->key;
@@ -176,7 +210,7 @@ int emb_shard_snapshot_begin(struct emb_shard *shard, enum emb_snapshot_kind kin
     job->is_delta = kind == EMB_SNAPSHOT_DELTA;
     job->step = step;
     job->base_step = base_step;
-    job->began_us = emb_now_us();
+    job->began_us = job->pace.began_us = emb_now_us();
     if (shard->flush.kind != EMB_FLUSH_NONE)
         emb_flush_abort(shard); /* its rows are dirty still, and are part of this one */
     status = emb_flush_begin(shard, EMB_FLUSH_SNAPSHOT);
@@ -219,6 +253,7 @@ static int seal(struct emb_shard *shard)
     shard->rows_put = false;
     job->info = shard->flush.info;
     shard->flush.info = (struct emb_info){0};
+    emb_flush_progress(shard, &job->flushed, &(uint64_t){0});
     emb_flush_end(shard);
     if (shard->log)
         status = emb_pushlog_cut(shard->log, job->info.lsn);
@@ -227,9 +262,10 @@ static int seal(struct emb_shard *shard)
     return status;
 }
 
-static void describe_file(struct emb_shard *shard)
+static int describe_file(struct emb_shard *shard)
 {
     struct emb_snapshot_job *job = shard->job;
+    int status = CLU_OK;
     job->header = (struct emb_snapshot_info){.is_delta = job->is_delta,
                                              .step = job->step,
                                              .base_step = job->is_delta ? job->base_step : 0,
@@ -239,6 +275,13 @@ static void describe_file(struct emb_shard *shard)
     job->order[0] = (int)shard->roles.sealed;
     job->order[1] = (int)shard->roles.base;
     job->n_order = job->is_delta ? 1 : 2;
+    for (int t = 0; t < shard->n_tables && !status; t++)
+        for (int i = 0; i < job->n_order && !status; i++) {
+            uint64_t n = 0;
+            status = emb_layers_count(shard->layers, t, job->order[i], &n);
+            job->in_file += n;
+        }
+    return status;
 }
 
 static size_t rows_in(int64_t budget_us)
@@ -273,7 +316,7 @@ static int job_step(struct emb_shard *shard, int64_t budget_us)
     default:
         status = seal(shard);
         if (!status)
-            describe_file(shard);
+            status = describe_file(shard);
     }
     if (!status)
         job->phase++;
@@ -289,6 +332,8 @@ static bool holds_too_much(const struct emb_shard *shard)
     const uint64_t bound = shard->options.held_bytes;
     uint64_t held = stats.pages_held * 4096;
     uint64_t allowed = (bound ? bound : default_held_bytes) + stats.file_bytes / 2;
+    if (held > allowed / 2)
+        emb_pace_hurry(&shard->job->pace);
     if (held <= allowed)
         return false;
     clu_warn("%s: given up: the environment grew by %llu MiB while it was written",
@@ -319,8 +364,27 @@ static int work_to_file(struct emb_shard *shard, int64_t budget_us, bool linger)
     return CLU_OK;
 }
 
+static uint64_t n_rows(const struct emb_shard *shard)
+{
+    uint64_t n = 0;
+    for (int t = 0; t < shard->n_tables; t++)
+        n += shard->table[t].n_rows;
+    return n;
+}
+
+int64_t emb_snapshot_wait_us(const struct emb_shard *shard)
+{
+    const struct emb_snapshot_job *job = shard->job;
+    uint64_t done, left;
+    emb_flush_progress(shard, &done, &left);
+    const double file = (double)(job->is_delta ? done + left : n_rows(shard)) * FILE_COST;
+    return emb_pace_wait_us(&job->pace, emb_now_us(), (double)(done * FLUSH_COST),
+                            (double)(left * FLUSH_COST) + file);
+}
+
 int emb_snapshot_hurry(struct emb_shard *shard, int64_t budget_us)
 {
+    emb_pace_hurry(&shard->job->pace);
     return work_to_file(shard, budget_us, true);
 }
 
@@ -352,6 +416,15 @@ void emb_shard_hurry(struct emb_shard *shard, bool hurry)
         __atomic_store_n(&job->give_way, 1, __ATOMIC_RELAXED);
     shard->hurry = hurry;
     emb_scribe_hurry(shard->scribe, hurry);
+}
+
+void emb_shard_spread(struct emb_shard *shard, int64_t spread_us)
+{
+    struct emb_snapshot_job *job = shard->job;
+    if (!job)
+        return;
+    emb_pace_set(&job->pace, spread_us);
+    shard->merge_pace.spread_us = spread_us;
 }
 
 int emb_shard_snapshot_advance(struct emb_shard *shard, int64_t budget_us,

@@ -72,10 +72,11 @@ int psv_client_push(struct psv_client *client, const struct psv_part *parts, int
 
 /* Rank 0: every shard writes its part of a snapshot as soon as exactly step is applied, into
  * dir/rows/. base_step: only what changed since the snapshot of that step, which is committed (a
- * shard that does not hold it answers NOT_FOUND); 0: all rows. Call it after the push of step and
- * before the push of step + 1. Wait with psv_client_wait_snapshot. */
+ * shard that does not hold it answers NOT_FOUND); 0: all rows. spread_ms: written over about so
+ * long, so that training hardly notices; 0: as fast as it can be. Call it after the push of step
+ * and before the push of step + 1. Wait with psv_client_wait_snapshot. */
 int psv_client_snapshot(struct psv_client *client, uint64_t step, uint64_t base_step,
-                        const char *dir, uint64_t *ticket_p);
+                        int64_t spread_ms, const char *dir, uint64_t *ticket_p);
 
 /* Rank 0: the job's snapshot of step is committed: servers may let go of what came before it. Sent
  * and tried again in the background; there is nothing to wait for. */

@@ -8,15 +8,17 @@
 #include "cluster/status.h"
 #include "ps/client_internal.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 int psv_client_snapshot(struct psv_client *client, uint64_t step, uint64_t base_step,
-                        const char *dir, uint64_t *ticket_p)
+                        int64_t spread_ms, const char *dir, uint64_t *ticket_p)
 {
-    char text[CLU_PATH_BYTES + 32];
-    int size = base_step
-                   ? snprintf(text, sizeof(text), "%s\n%llu", dir, (unsigned long long)base_step)
-                   : snprintf(text, sizeof(text), "%s", dir);
+    char text[CLU_PATH_BYTES + 48];
+    int size = snprintf(text, sizeof(text), "%s\n%" PRIu64 "\n%" PRId64, dir, base_step,
+                        spread_ms < 0           ? 0
+                        : spread_ms < INT32_MAX ? spread_ms
+                                                : INT32_MAX);
     if (size >= (int)sizeof(text))
         return clu_fail(CLU_E_CONFIG, "%s: the path is too long", dir);
     struct psv_question question = {.op = CLU_WIRE_SNAPSHOT,

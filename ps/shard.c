@@ -370,16 +370,15 @@ static void handle_push(struct psv_shard *shard, struct psv_request *push)
 static void handle_snapshot(struct psv_shard *shard, struct psv_request *request)
 {
     const struct psv_finished *finished = &shard->finished;
-    char folder[CLU_PATH_BYTES];
-    uint64_t base_step;
-    if (psv_shard_snapshot_wish(shard, request, folder, &base_step)) {
+    struct psv_wish wish;
+    if (psv_shard_snapshot_wish(shard, request, &wish)) {
         psv_shard_reply(shard, request, CLU_E_DENIED, "not a folder for this job's snapshots");
     } else if (shard->snapshot && shard->snapshot->step == request->step &&
-               finished->base_step == base_step) {
+               finished->base_step == wish.base_step) {
         psv_request_readdress(shard->snapshot, request);
         shard->snapshot->seq = request->seq;
     } else if (finished->done && finished->step == request->step &&
-               finished->base_step == base_step) {
+               finished->base_step == wish.base_step) {
         psv_shard_answer_snapshot(shard, request);
     } else if (!psv_shard_is_async(shard) && request->step < shard->applied) {
         psv_shard_reply(shard, request, CLU_E_USAGE, "that step has passed");

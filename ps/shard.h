@@ -28,8 +28,8 @@
  *  (R9) a push is applied by the owners that it was split for; a pull by owners that are not known
  *       here yet is held until they are (ps/shard_move.c).
  *  (R10) a snapshot takes about a twentieth of the shard's time while it serves, in slices shorter
- *        than anybody notices, and of the cores what is left over (emb_shard_hurry); all of it when
- *        nobody asks for rows, or when it becomes late.
+ *        than anybody notices, and of the cores what is left over (emb_shard_hurry), spread over as
+ *        long as its request says; all of it when nobody asks for rows, or when it becomes late.
  *
  * Threads: one object, one thread.
  */

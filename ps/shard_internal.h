@@ -28,8 +28,16 @@ enum {
     SNAPSHOT_STAND_BACK_MS = 100, /* then its scribe competes, or a busy machine gives it no time */
     SNAPSHOT_HURRY_US = 2000,     /* of one that nobody minds, or that is late */
     SNAPSHOT_IDLE_MS = 200,
-    SNAPSHOT_LATE_SHARE = 4, /* late: a quarter of its time has passed */
+    SNAPSHOT_LATE_SHARE = 4,   /* late: a quarter of its time has passed */
+    SNAPSHOT_SPREAD_SHARE = 5, /* it is spread over less than that */
     SENTENCE_BYTES = 256,
+};
+
+/* What a request for a snapshot says. */
+struct psv_wish {
+    char folder[CLU_PATH_BYTES];
+    uint64_t base_step; /* 0: a full one */
+    int64_t spread_ms;
 };
 
 struct psv_finished {
@@ -62,7 +70,7 @@ struct psv_shard {
     int n_held;
     uint64_t held_bytes;
     struct psv_request *snapshot; /* the one being written */
-    int64_t snapshot_began_ms, snapshot_next_ms;
+    int64_t snapshot_began_ms, snapshot_next_ms, snapshot_spread_ms;
     int64_t served_at_ms; /* the last pull or push */
     struct psv_finished finished;
 
@@ -144,9 +152,9 @@ void psv_shard_answer_move(struct psv_shard *shard, struct psv_request *request)
 /* A slice of what is being listed or forgotten; true while there is more. */
 bool psv_shard_advance_moves(struct psv_shard *shard);
 
-/* Where a snapshot request wants its files, below the job's snapshots and without a way out of them
- * (DENIED), and the step that they are a delta upon; 0: full. */
+/* What a request for a snapshot wants. DENIED: text that is none (cluster/wire.h), or a folder that
+ * is not below the job's snapshots, or has a way out of them. */
 int psv_shard_snapshot_wish(const struct psv_shard *shard, const struct psv_request *request,
-                            char folder_p[CLU_PATH_BYTES], uint64_t *base_step_p);
+                            struct psv_wish *wish_p);
 
 #endif

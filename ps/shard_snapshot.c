@@ -27,19 +27,35 @@ void psv_shard_answer_snapshot(struct psv_shard *shard, const struct psv_request
     clu_packer_fini(&packer);
 }
 
-int psv_shard_snapshot_wish(const struct psv_shard *shard, const struct psv_request *request,
-                            char folder_p[CLU_PATH_BYTES], uint64_t *base_step_p)
+/* A number on a line of its own; false when it is none. */
+static bool take_number(const char **text, uint64_t most, uint64_t *number_p)
 {
-    const char *root = shard->options.snapshot_root;
-    const size_t size = strcspn(request->text, "\n");
-    char *end = NULL;
-    *base_step_p = request->text[size] ? strtoull(request->text + size + 1, &end, 10) : 0;
-    if (size == 0 || size >= CLU_PATH_BYTES || (end && (*end || !*base_step_p)))
+    char *end;
+    if (**text != '\n' || (*text)[1] < '0' || (*text)[1] > '9')
+        return false;
+    *number_p = strtoull(*text + 1, &end, 10);
+    *text = end;
+    return *number_p <= most;
+}
+
+int psv_shard_snapshot_wish(const struct psv_shard *shard, const struct psv_request *request,
+                            struct psv_wish *wish_p)
+{
+    const char *root = shard->options.snapshot_root, *text = request->text;
+    const size_t size = strcspn(text, "\n");
+    uint64_t base_step = 0, spread_ms = 0;
+    text += size;
+    if (size == 0 || size >= CLU_PATH_BYTES ||
+        (*text && !take_number(&text, UINT64_MAX - 1, &base_step)) ||
+        (*text && !take_number(&text, INT32_MAX, &spread_ms)) || *text)
         return CLU_E_DENIED;
-    memcpy(folder_p, request->text, size);
-    folder_p[size] = '\0';
-    if (strstr(folder_p, "/../") || (size >= 3 && !strcmp(folder_p + size - 3, "/..")) ||
-        (root && (strncmp(folder_p, root, strlen(root)) != 0 || folder_p[strlen(root)] != '/')))
+    char *folder = wish_p->folder;
+    memcpy(folder, request->text, size);
+    folder[size] = '\0';
+    wish_p->base_step = base_step;
+    wish_p->spread_ms = (int64_t)spread_ms;
+    if (strstr(folder, "/../") || (size >= 3 && !strcmp(folder + size - 3, "/..")) ||
+        (root && (strncmp(folder, root, strlen(root)) != 0 || folder[strlen(root)] != '/')))
         return CLU_E_DENIED;
     return 0;
 }
@@ -47,24 +63,27 @@ int psv_shard_snapshot_wish(const struct psv_shard *shard, const struct psv_requ
 /* Whoever asks for a delta says that its base is committed: the word to this shard may be late. */
 static int start_writing(struct psv_shard *shard, const struct psv_request *request)
 {
-    char folder[CLU_PATH_BYTES], rows[1100], path[1200], *name = shard->finished.path;
-    uint64_t base_step;
-    int status = psv_shard_snapshot_wish(shard, request, folder, &base_step);
-    if (!status)
-        status = clu_path_join(rows, sizeof(rows), folder, "rows");
+    char rows[1100], path[1200], *name = shard->finished.path;
+    struct psv_wish wish;
+    int status = psv_shard_snapshot_wish(shard, request, &wish);
+    if (status)
+        return status;
+    status = clu_path_join(rows, sizeof(rows), wish.folder, "rows");
     if (!status)
         status = clu_mkdirs(rows);
     snprintf(name, sizeof(shard->finished.path), "rows/shard-%04d.rows", shard->options.number);
     if (!status)
-        status = clu_path_join(path, sizeof(path), folder, name);
+        status = clu_path_join(path, sizeof(path), wish.folder, name);
     if (!status)
         status = clu_remove_tree(path); /* left by a try that a crash ended */
-    if (!status && base_step)
-        status = emb_shard_snapshot_confirm(shard->rows, base_step);
+    if (!status && wish.base_step)
+        status = emb_shard_snapshot_confirm(shard->rows, wish.base_step);
     if (!status)
-        status = emb_shard_snapshot_begin(
-            shard->rows, base_step ? EMB_SNAPSHOT_DELTA : EMB_SNAPSHOT_FULL, request->step, path);
-    shard->finished.base_step = base_step;
+        status = emb_shard_snapshot_begin(shard->rows,
+                                          wish.base_step ? EMB_SNAPSHOT_DELTA : EMB_SNAPSHOT_FULL,
+                                          request->step, path);
+    shard->finished.base_step = wish.base_step;
+    shard->snapshot_spread_ms = wish.spread_ms;
     return status;
 }
 
@@ -92,12 +111,22 @@ void psv_shard_begin_snapshot(struct psv_shard *shard)
     }
 }
 
+static int64_t patience_ms(const struct psv_shard *shard)
+{
+    return shard->snapshot->deadline_at_ms - shard->snapshot_began_ms;
+}
+
+static int64_t spread_us(const struct psv_shard *shard)
+{
+    const int64_t most_ms = patience_ms(shard) / SNAPSHOT_SPREAD_SHARE;
+    return (shard->snapshot_spread_ms < most_ms ? shard->snapshot_spread_ms : most_ms) * 1000;
+}
+
 /* Nobody trains here just now, or the one who asked will not wait much longer. */
 static bool may_hurry(const struct psv_shard *shard, int64_t now_ms)
 {
-    int64_t patience_ms = shard->snapshot->deadline_at_ms - shard->snapshot_began_ms;
     return now_ms - shard->served_at_ms > SNAPSHOT_IDLE_MS ||
-           now_ms - shard->snapshot_began_ms > patience_ms / SNAPSHOT_LATE_SHARE;
+           now_ms - shard->snapshot_began_ms > patience_ms(shard) / SNAPSHOT_LATE_SHARE;
 }
 
 int psv_shard_advance_snapshot(struct psv_shard *shard, int64_t now_ms)
@@ -110,6 +139,7 @@ int psv_shard_advance_snapshot(struct psv_shard *shard, int64_t now_ms)
         return (int)(shard->snapshot_next_ms - now_ms);
     emb_shard_hurry(shard->rows,
                     hurry || now_ms - shard->snapshot_began_ms > SNAPSHOT_STAND_BACK_MS);
+    emb_shard_spread(shard->rows, hurry ? 0 : spread_us(shard));
     int status = emb_shard_snapshot_advance(
         shard->rows, hurry ? SNAPSHOT_HURRY_US : SNAPSHOT_SLICE_US, &finished->result);
     shard->snapshot_next_ms = now_ms + SNAPSHOT_PAUSE_MS;

@@ -324,14 +324,14 @@ static void describe(struct wrk_trainer *t, struct wrk_state *state_p)
 }
 
 /* begins a snapshot of the steps done; full: with all rows, as it is after a change of the map, and
- * for the last of a job that is done, which so needs no other. Rank 0 */
-static int begin_snapshot(struct wrk_trainer *t, bool full)
+ * for the last of a job that is done, which so needs no other. at_once: it is waited for. Rank 0 */
+static int begin_snapshot(struct wrk_trainer *t, bool full, bool at_once)
 {
     struct wrk_state state;
     describe(t, &state);
     uint64_t owners = wrk_mover_owners(t->mover);
     full = full || t->map_version != t->snapshot_map || owners != t->snapshot_owners;
-    int status = wrk_snapshotter_begin(t->snapshotter, &state, full);
+    int status = wrk_snapshotter_begin(t->snapshotter, &state, full, at_once);
     if (!status) {
         t->snapshot_map = t->map_version;
         t->snapshot_owners = owners;
@@ -361,7 +361,7 @@ int wrk_train_snapshot_now(struct wrk_trainer *t)
         int status = wrk_train_orders(t);
         if (!status && t->rank == 0 && !wrk_snapshotter_busy(t->snapshotter)) {
             if (t->snapshot_last != t->done)
-                status = begin_snapshot(t, false);
+                status = begin_snapshot(t, false, true);
             begun = 1;
         }
         if (!status)
@@ -412,7 +412,7 @@ static int boundary(struct wrk_trainer *t, uint64_t before, double begun, bool b
             if (wrk_snapshotter_busy(t->snapshotter) || wrk_mover_is_busy(t->mover))
                 t->snapshot_wish = t->done + 1; /* as soon as what is under way is done */
             else
-                status = begin_snapshot(t, false);
+                status = begin_snapshot(t, false, false);
         }
         note_step(t, begun, beside);
         if (t->checkpointer && passed(before, t->done, t->job.dense_checkpoint_steps)) {
@@ -476,7 +476,7 @@ static int follow_snapshot(struct wrk_trainer *t, bool *begun_p, bool *done_p)
         *done_p = true; /* the last step's is there already */
         return CLU_OK;
     }
-    return begin_snapshot(t, !t->stopping);
+    return begin_snapshot(t, !t->stopping, true);
 }
 
 /* Waits for the final snapshot. Collective: see the head of this file. */
@@ -513,7 +513,7 @@ static int finish(struct wrk_trainer *t)
         return status ? status : CLU_E_INTERRUPTED;
     }
     if (t->rank == 0 && !wrk_snapshotter_busy(t->snapshotter) && t->snapshot_last != t->done) {
-        status = begin_snapshot(t, true); /* written beside the evaluation */
+        status = begin_snapshot(t, true, true); /* written beside the evaluation */
         begun = !status;
     }
     if (!status && t->verdicts.best_step && t->verdicts.best_step != t->done) {

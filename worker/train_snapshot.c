@@ -39,7 +39,7 @@ struct wrk_snapshotter {
     int status;
     struct clu_chain_plan plan;
     uint64_t base_step, bytes; /* of the one under way: what it is upon, and its rows */
-    double began;
+    double began;              /* of the newest; before the first: of this object */
 };
 
 int wrk_snapshotter_create(const struct wrk_snapshotter_options *options,
@@ -54,6 +54,7 @@ int wrk_snapshotter_create(const struct wrk_snapshotter_options *options,
     }
     s->options = *options;
     s->plan.full_every = options->job->snapshot_full_every;
+    s->began = wrk_train_clock();
     pthread_mutex_init(&s->lock, NULL);
     int status = clu_snapshot_root(options->job->out, s->root);
     if (status) {
@@ -196,18 +197,21 @@ static void *run(void *arg)
     return NULL;
 }
 
-int wrk_snapshotter_begin(struct wrk_snapshotter *s, const struct wrk_state *state, bool full)
+int wrk_snapshotter_begin(struct wrk_snapshotter *s, const struct wrk_state *state, bool full,
+                          bool at_once)
 {
     if (wrk_snapshotter_busy(s))
         return CLU_E_AGAIN;
     join(s);
     s->base_step = full ? 0 : clu_chain_next(&s->plan);
     s->bytes = 0;
-    s->began = wrk_train_clock();
+    const double now = wrk_train_clock(), share = at_once ? 0 : s->options.job->snapshot_spread;
+    const int64_t spread_ms = (int64_t)(share * (now - s->began) * 1000);
+    s->began = now;
     int status = clu_snapshot_begin(s->root, state->step, s->folder);
     if (!status)
-        status = psv_client_snapshot(s->options.client, state->step, s->base_step, s->folder,
-                                     &s->ticket);
+        status = psv_client_snapshot(s->options.client, state->step, s->base_step, spread_ms,
+                                     s->folder, &s->ticket);
     if (status)
         return status;
     wrk_state_copy(state, s->copy, &s->state);

@@ -42,10 +42,11 @@ void wrk_snapshotter_free(struct wrk_snapshotter *snapshotter);
 bool wrk_snapshotter_busy(struct wrk_snapshotter *snapshotter);
 
 /* Begins the snapshot of state->step. state is copied. Its rows are those that changed since the
- * one before, or all: when the plan says so (cluster/chain.h) or full is set. Errors: CLU_E_AGAIN
+ * one before, or all: when the plan says so (cluster/chain.h) or full is set. at_once: somebody
+ * waits for it; otherwise the job's snapshot_spread counts from the one before. Errors: CLU_E_AGAIN
  * while busy; I/O codes, after which the snapshotter is idle. */
 int wrk_snapshotter_begin(struct wrk_snapshotter *snapshotter, const struct wrk_state *state,
-                          bool full);
+                          bool full, bool at_once);
 
 /* True when the last one failed because of what it was a delta upon: a full one is due now. */
 bool wrk_snapshotter_wants_full(struct wrk_snapshotter *snapshotter);

@@ -17,7 +17,7 @@
 
 #include <math.h>
 
-enum { WITHIN_MS = 120000 };
+enum { WITHIN_MS = 120000, WINDOW_MS = 5000 };
 
 struct round {
     double base, with, noise, after;      /* steps a second; base: without, around it */
@@ -224,7 +224,7 @@ int main(int argc, char **argv)
                                "snapshot_full_every: 2\nkeep: 2\n");
     if (code)
         return code;
-    int64_t window_ms = args.tiny ? 300 : 2000;
+    int64_t window_ms = args.tiny ? 300 : WINDOW_MS;
     bool failed = driver_start(d, SLUICE, NULL) || bench_await_step(d, &metrics, 20, 60000) < 0;
     struct bench_window without = {0, 0};
     if (!failed) {

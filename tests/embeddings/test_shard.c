@@ -175,6 +175,7 @@ static void begin_snapshot(struct run *run)
     enum emb_snapshot_kind kind = run->is_delta ? EMB_SNAPSHOT_DELTA : EMB_SNAPSHOT_FULL;
     CU_ASSERT_EQUAL_FATAL(emb_shard_snapshot_begin(run->shard, kind, run->now.clock, run->file),
                           CLU_OK);
+    emb_shard_spread(run->shard, (int64_t)(suite_random(&run->random) % 3) * 5000);
     run->begun = run->now;
     run->begun_step = run->now.clock;
     run->running = true;

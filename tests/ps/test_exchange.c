@@ -316,7 +316,7 @@ static void test_a_snapshot_holds_exactly_its_step_and_restores_on_any_shape(voi
     uint64_t digest = rig_digest(&rig, client, 6);
     CU_ASSERT_EQUAL(psv_client_counter(client, "rows", &rows), 0);
     snprintf(dir, sizeof(dir), "%s/snapshot/step-000000000005", rig.dir);
-    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 5, 0, dir, &snapshot), 0);
+    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 5, 0, 0, dir, &snapshot), 0);
     rig_batch(&rig, 1, 6, 0, &batch); /* goes on while it is written */
     CU_ASSERT_EQUAL(psv_client_push(client, batch.part, RIG_N_TABLES, 6, &push), 0);
     CU_ASSERT_EQUAL_FATAL(psv_client_wait_snapshot(client, snapshot, -1, &files, &n_files), 0);
@@ -334,10 +334,10 @@ static void test_a_snapshot_holds_exactly_its_step_and_restores_on_any_shape(voi
     free(files);
     /* a delta: refused upon what is not held, taken upon the last one before its confirm came */
     snprintf(next, sizeof(next), "%s/snapshot/step-000000000006", rig.dir);
-    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 6, 4, next, &snapshot), 0);
+    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 6, 4, 0, next, &snapshot), 0);
     CU_ASSERT_EQUAL(psv_client_wait_snapshot(client, snapshot, -1, &files, &n_files),
                     CLU_E_NOT_FOUND);
-    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 6, 5, next, &snapshot), 0);
+    CU_ASSERT_EQUAL_FATAL(psv_client_snapshot(client, 6, 5, 0, next, &snapshot), 0);
     CU_ASSERT_EQUAL_FATAL(psv_client_wait_snapshot(client, snapshot, -1, &files, &n_files), 0);
     n_rows = 0;
     for (int i = 0; i < n_files; i++)
