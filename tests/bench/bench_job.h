@@ -2,10 +2,10 @@
  * metrics.jsonl, read on as it grows, so that rates and longest steps can be told of any window of
  * time.
  *
- *     bench_NAME [--tiny] [--rounds N] [--data DIR] [thousands, of what the bench says]
+ *     bench_NAME [--tiny] [--rounds N] [--data DIR | --keep DIR] [thousands, of what it says]
  *
  * --data: a set made before, by `sluice generate`, where making it takes longer than the machine
- * can be kept quiet.
+ * can be kept quiet. --keep: see bench_fill.h.
  */
 #ifndef TESTS_BENCH_BENCH_JOB_H
 #define TESTS_BENCH_BENCH_JOB_H
@@ -22,7 +22,8 @@ enum { BENCH_MAX_LINES = 1 << 18, BENCH_MAX_ROUNDS = 32 };
 struct bench_args {
     bool tiny;
     int rounds;
-    const char *data;
+    const char *data, *keep;
+    const char *only, *durability, *memory; /* bench_recovery's */
     long n;
 };
 
@@ -41,6 +42,7 @@ struct bench_metrics {
     uint64_t highest; /* step so far: after a roll-back steps are done again */
     int64_t highest_ms;
     int64_t snapshot_ms; /* when the newest was whole */
+    bool is_delta;       /* the newest stands upon another */
     /* the newest change of shape: when buckets began to move and had, when it was over */
     int n_changes, n_moved;
     int64_t moving_ms, moved_ms, changed_ms;
@@ -53,19 +55,31 @@ struct bench_window {
 /* False when they make no sense. tiny: what --tiny sets n and rounds to is up to the bench. */
 static inline bool bench_args_take(int argc, char **argv, struct bench_args *args)
 {
+    const struct {
+        const char *flag, **value;
+    } texts[] = {{"--data", &args->data},
+                 {"--keep", &args->keep},
+                 {"--only", &args->only},
+                 {"--durability", &args->durability},
+                 {"--memory", &args->memory}};
+    const size_t n_texts = sizeof(texts) / sizeof(*texts);
     for (int i = 1; i < argc; i++) {
+        size_t k = 0;
+        while (k < n_texts && strcmp(argv[i], texts[k].flag) != 0)
+            k++;
         if (strcmp(argv[i], "--tiny") == 0)
             args->tiny = true;
         else if (strcmp(argv[i], "--rounds") == 0 && i + 1 < argc)
             args->rounds = atoi(argv[++i]);
-        else if (strcmp(argv[i], "--data") == 0 && i + 1 < argc)
-            args->data = argv[++i];
+        else if (k < n_texts && i + 1 < argc)
+            *texts[k].value = argv[++i];
         else
             args->n = atol(argv[i]) * 1000;
     }
     if (args->tiny)
         args->n = 2000;
-    return args->rounds >= 1 && args->rounds <= BENCH_MAX_ROUNDS && args->n >= 1000;
+    return args->rounds >= (args->keep ? 0 : 1) && args->rounds <= BENCH_MAX_ROUNDS &&
+           args->n >= 1000;
 }
 
 /* Makes the data of that many users, unless it was given, and opens the job: not started yet. */
@@ -147,6 +161,7 @@ static inline void bench_look(const struct driver *d, struct bench_metrics *m)
         if (strstr(line, "\"kind\":\"snapshot\"") && strstr(line, "\"status\":0")) {
             m->n_snapshots++;
             m->snapshot_ms = time_ms;
+            m->is_delta = !strstr(line, "\"base_step\":0,");
         } else if (strstr(line, "\"kind\":\"change\"")) {
             bench_take_change(m, line, time_ms);
         } else if (strstr(line, "\"kind\":\"progress\"")) {

@@ -1,17 +1,16 @@
-/* What a live move of buckets costs, within one running job of 4 servers: one is drained, so that
- * the other three get its quarter of the buckets, then one is added and gets a quarter of each.
+/* What a live move of buckets costs, within one running job of 4 servers whose tables hold the rows
+ * asked for (bench_fill.h): one is drained, so that the other three get its quarter of the buckets,
+ * then one is added and gets a quarter of each.
  *
  *     before (a window) --ask--> [joins] --> buckets move --> [leaves] --> after (a window) --> ...
  *
  * Figures: the rate of steps while buckets move against the mean of before and after (they have
  * another number of servers), the longest step meanwhile, the seconds that the move takes, rows
- * moved and how many a second.
+ * moved and how many a second, rows that the servers held.
  *
- *     bench_move [--tiny] [--rounds N] [--data DIR] [rows in thousands, default 200]
+ *     bench_move [--tiny] [--rounds N] [--keep DIR] [rows in thousands, default 200]
  */
-#include "tests/bench/bench_job.h"
-
-#include <jansson.h>
+#include "tests/bench/bench_fill.h"
 
 enum { WITHIN_MS = 60000, SERVERS = 4 };
 
@@ -20,57 +19,22 @@ struct round {
     double before, with, after;           /* steps a second */
     double longest_with, longest_without; /* seconds */
     double seconds, whole_seconds;        /* buckets moved in, the change took */
-    double rows;                          /* moved */
+    double rows, held;                    /* moved, of how many */
     int n_buckets;
 };
-
-/* A figure of the newest server of the job, and the rows of all; its rank, or -1. */
-static int count_rows(const struct driver *d, const char *figure, double *newest_p, double *all_p)
-{
-    char command[1200];
-    int rank = -1;
-    *newest_p = *all_p = 0;
-    snprintf(command, sizeof(command), "'%s' status --json '%s/out'", SLUICE, d->folder);
-    FILE *pipe = popen(command, "r");
-    json_t *root = pipe ? json_loadf(pipe, 0, NULL) : NULL, *member;
-    size_t i;
-    if (pipe)
-        pclose(pipe);
-    json_array_foreach(json_object_get(root, "members"), i, member)
-    {
-        const char *role = json_string_value(json_object_get(member, "role"));
-        const char *state = json_string_value(json_object_get(member, "state"));
-        json_t *figures = json_object_get(member, "figures");
-        if (!role || strcmp(role, "ps") != 0 || !state || strcmp(state, "drained") == 0 || !figures)
-            continue;
-        rank = (int)json_integer_value(json_object_get(member, "rank"));
-        *newest_p = json_number_value(json_object_get(figures, figure)); /* listed by rank */
-        *all_p += json_number_value(json_object_get(figures, "rows"));
-    }
-    json_decref(root);
-    return rank;
-}
-
-/* Waits until the table has at least that many rows. */
-static bool await_rows(const struct driver *d, double rows)
-{
-    double newest = 0, all = 0;
-    for (int64_t until = driver_now_ms() + WITHIN_MS; driver_now_ms() < until; driver_nap(200))
-        if (count_rows(d, "rows", &newest, &all) >= 0 && all >= rows)
-            return true;
-    return false;
-}
 
 static int measure(const struct driver *d, struct bench_metrics *m, int64_t window_ms,
                    struct round *round)
 {
     char command[1200];
-    double all = 0;
     int n = m->n_changes + 1;
     bench_watch(d, m, window_ms);
     int64_t asked_ms = bench_wall_ms();
-    if (count_rows(d, "rows", &round->rows, &all) < 0)
+    struct bench_rows rows = bench_count_rows(d, "rows");
+    if (rows.rank < 0)
         return -1;
+    round->rows = rows.newest;
+    round->held = rows.all;
     snprintf(command, sizeof(command), "'%s' drain '%s/out' --servers %d >/dev/null", SLUICE,
              d->folder, round->adds ? SERVERS : SERVERS - 1);
     if (system(command) != 0)
@@ -84,7 +48,9 @@ static int measure(const struct driver *d, struct bench_metrics *m, int64_t wind
     if (m->n_steps == BENCH_MAX_LINES || m->moved_ms <= m->moving_ms)
         return -1;
     for (int i = 0; round->adds && i < 50; i++) { /* it tells of them with one of its next beats */
-        if (count_rows(d, "rows_moved_in_total", &round->rows, &all) >= 0 && round->rows > 0)
+        rows = bench_count_rows(d, "rows_moved_in_total");
+        round->rows = rows.newest;
+        if (rows.rank >= 0 && rows.newest > 0)
             break;
         driver_nap(100);
     }
@@ -108,7 +74,8 @@ static void print_kind(const char *name, const struct round *rounds, int n, bool
 {
     double ratio[BENCH_MAX_ROUNDS], with[BENCH_MAX_ROUNDS], base[BENCH_MAX_ROUNDS],
         seconds[BENCH_MAX_ROUNDS];
-    double whole[BENCH_MAX_ROUNDS], rows[BENCH_MAX_ROUNDS], longest = 0, longest_without = 0;
+    double whole[BENCH_MAX_ROUNDS], rows[BENCH_MAX_ROUNDS], held[BENCH_MAX_ROUNDS];
+    double longest = 0, longest_without = 0;
     int k = 0, n_buckets = 0;
     for (int i = 0; i < n; i++) {
         const struct round *r = &rounds[i];
@@ -119,6 +86,7 @@ static void print_kind(const char *name, const struct round *rounds, int n, bool
         ratio[k] = r->with / base[k];
         seconds[k] = r->seconds;
         whole[k] = r->whole_seconds;
+        held[k] = r->held;
         rows[k++] = r->rows;
         longest = r->longest_with > longest ? r->longest_with : longest;
         longest_without =
@@ -137,9 +105,10 @@ static void print_kind(const char *name, const struct round *rounds, int n, bool
            "\"baseline_name\":\"the longest before or after\",\"ratio\":%.2f}\n",
            name, longest, longest_without, longest_without > 0 ? longest / longest_without : 0);
     printf("{\"name\":\"%s_rows\",\"value\":%.0f,\"unit\":\"rows/s\",\"rows\":%.0f,"
-           "\"buckets\":%d,\"seconds\":%.3f,\"min\":%.3f,\"max\":%.3f,\"from_asked\":%.3f}\n",
-           name, moved / took, moved, n_buckets, took, seconds[0], seconds[k - 1],
-           bench_middle(whole, k));
+           "\"of\":%.0f,\"buckets\":%d,\"seconds\":%.3f,\"min\":%.3f,\"max\":%.3f,\"from_asked\":%."
+           "3f}\n",
+           name, moved / took, moved, bench_middle(held, k), n_buckets, took, seconds[0],
+           seconds[k - 1], bench_middle(whole, k));
 }
 
 int main(int argc, char **argv)
@@ -150,14 +119,18 @@ int main(int argc, char **argv)
     struct driver *d = &job.d;
     struct bench_args args = {.rounds = 8, .n = 200000};
     int n = 0;
-    int code = bench_job_begin(argc, argv, &args, 2, &job, 2,
-                               "servers: 4\nshards: 1\nworkers: 1\nwidth: 32\n");
-    if (code)
-        return code;
+    if (!bench_args_take(argc, argv, &args))
+        return 64;
+    if (args.tiny)
+        args.rounds = 2;
     int64_t window_ms = args.tiny ? 300 : 3000;
-    bool failed = driver_start(d, SLUICE, NULL) ||
-                  bench_await_step(d, &metrics, 20, WITHIN_MS) < 0 ||
-                  !await_rows(d, 0.8 * (double)args.n);
+    bool failed = bench_filled_open(&job, &args, "servers: 4\nshards: 1\nworkers: 1\n") != 0;
+    if (failed || args.rounds == 0)
+        return bench_filled_close(&job, &args, failed);
+    bench_look(d, &metrics); /* the fill */
+    failed = driver_start(d, SLUICE, NULL) ||
+             bench_await_step(d, &metrics, metrics.highest + 20, WITHIN_MS) < 0 ||
+             bench_await_rows(d, args.n, WITHIN_MS).rank < 0;
     for (; !failed && n < args.rounds; n++) {
         rounds[n].adds = n % 2 == 1;
         failed = measure(d, &metrics, window_ms, &rounds[n]) != 0;
@@ -168,5 +141,5 @@ int main(int argc, char **argv)
         print_kind("move_drain", rounds, n, false);
         print_kind("move_add", rounds, n, true);
     }
-    return bench_job_close(&job, failed);
+    return bench_filled_close(&job, &args, failed);
 }

@@ -23,15 +23,22 @@ static inline int small_data_open_folder(struct small_data *d)
     return 0;
 }
 
-/* 0, or what `sluice generate` ended with. */
-static inline int small_data_generate(const struct small_data *d, const char *program, long users,
-                                      long items, long samples)
+/* split: the share that is for training. 0, or what `sluice generate` ended with. */
+static inline int small_data_generate_split(const struct small_data *d, const char *program,
+                                            long users, long items, long samples, double split)
 {
     char command[1200];
     snprintf(command, sizeof(command),
-             "'%s' generate --users %ld --items %ld --samples %ld --seed 3 --out '%s' >/dev/null",
-             program, users, items, samples, d->set);
+             "'%s' generate --users %ld --items %ld --samples %ld --split %g --seed 3 --out '%s' "
+             ">/dev/null",
+             program, users, items, samples, split, d->set);
     return system(command);
+}
+
+static inline int small_data_generate(const struct small_data *d, const char *program, long users,
+                                      long items, long samples)
+{
+    return small_data_generate_split(d, program, users, items, samples, 0.9);
 }
 
 /* Both: 0, or what `sluice generate` ended with. */
