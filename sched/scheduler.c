@@ -108,6 +108,8 @@ static void finish_commit(struct schd_scheduler *s)
     s->commit_inline = s->commit_running = false;
     schd_event_snapshot(s, s->committing.step, s->committing.base_step, s->commit_status);
     schd_coordinator_committed(s->coordinator, schd_now_ms(), s->committing.step, s->commit_status);
+    if (!s->commit_status)
+        schd_scheduler_sweep(s);
     clu_manifest_fini(&s->committing);
 }
 
@@ -647,6 +649,7 @@ static void stop(struct schd_scheduler *s)
 {
     if (s->commit_running && !s->commit_inline)
         pthread_join(s->commit, NULL);
+    schd_scheduler_sweep_end(s);
     clu_manifest_fini(&s->committing);
     forget_files(s);
     schd_page_stop(s->page);

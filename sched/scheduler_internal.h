@@ -1,5 +1,6 @@
 /* The scheduler's state, shared by its loop (scheduler.c), what it tells others
- * (scheduler_report.c) and what it stores (scheduler_store.c). Nobody else includes this.
+ * (scheduler_report.c), what it stores (scheduler_store.c) and removes (scheduler_sweep.c). Nobody
+ * else includes this.
  */
 #ifndef SCHED_SCHEDULER_INTERNAL_H
 #define SCHED_SCHEDULER_INTERNAL_H
@@ -11,6 +12,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 enum { N_REMEMBERED = 16 };
@@ -59,6 +61,11 @@ struct schd_scheduler {
     pthread_t commit;
     int commit_fd, commit_status;
     struct clu_manifest committing;
+
+    /* the removal of what servers left, in a thread of its own (scheduler_sweep.c) */
+    bool sweeping;
+    pthread_t sweep;
+    _Atomic bool sweep_done;
 
     FILE *metrics_file;
     struct emb_kv *store;
@@ -121,6 +128,11 @@ void schd_dump(struct schd_scheduler *s);
 /* The store: open before the coordinator is made, close at the end. */
 int schd_scheduler_open_store(struct schd_scheduler *s);
 void schd_scheduler_close_store(struct schd_scheduler *s);
+
+/* After a snapshot was committed: removes the folders of servers that the job has no more.
+ * sweep_end waits until that is done. */
+void schd_scheduler_sweep(struct schd_scheduler *s);
+void schd_scheduler_sweep_end(struct schd_scheduler *s);
 
 /* Stores the coordinator's state; a failure is logged: the job goes on, but will not survive this
  * process. */

@@ -119,7 +119,14 @@ static inline pid_t driver_find(const struct driver *d, const char *word, const 
     return found;
 }
 
-/* The same, waiting for it. */
+/* Sends a signal to a process that was looked for; false when it was not found: -1 would mean every
+ * process there is. */
+static inline bool driver_kill(pid_t pid, int signal_number)
+{
+    return pid > 0 && kill(pid, signal_number) == 0;
+}
+
+/* The same as driver_find, waiting for it. */
 static inline pid_t driver_await(const struct driver *d, const char *word, const char *word2,
                                  int nth, int timeout_ms)
 {

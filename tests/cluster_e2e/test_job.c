@@ -330,7 +330,7 @@ static void stop_it(struct driver *d)
 
 static void kill_a_server(struct driver *d)
 {
-    kill(driver_find(d, "sluice ps", "--rank 1", 0), SIGKILL);
+    CU_ASSERT(driver_kill(driver_find(d, "sluice ps", "--rank 1", 0), SIGKILL));
 }
 
 static void kill_the_supervisor(struct driver *d)

@@ -227,9 +227,9 @@ static void test_a_signal_makes_each_process_write_its_state_and_train_on(void)
                              server ? "state of shard=\"1\": step " : "state: step "));
         CU_ASSERT(has_dumped(&d, places[i].name, server ? "; rows " : "; compute_seconds "));
     }
-    CU_ASSERT_EQUAL(kill(driver_find(&d, "sluice sched", "", 0), SIGUSR1), 0);
+    CU_ASSERT(driver_kill(driver_find(&d, "sluice sched", "", 0), SIGUSR1));
     CU_ASSERT(has_dumped(&d, "sched 0", "state: running, generation 1"));
-    CU_ASSERT_EQUAL(kill(driver_find(&d, "mpirun -n", "", 0), SIGUSR1), 0); /* to every rank */
+    CU_ASSERT(driver_kill(driver_find(&d, "mpirun -n", "", 0), SIGUSR1)); /* to every rank */
     CU_ASSERT_EQUAL(kill(d.pid, SIGUSR1), 0);
     driver_nap(500);
     driver_ask(&d, SLUICE, "status", "--json", text, sizeof(text));

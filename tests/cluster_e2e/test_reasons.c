@@ -80,10 +80,10 @@ static void test_the_status_tells_why_those_before_ended(void)
     open_job(&d, 5);
     CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":10", WITHIN_MS));
-    kill(driver_find(&d, "sluice ps", "--rank 1", 0), SIGKILL);
+    CU_ASSERT(driver_kill(driver_find(&d, "sluice ps", "--rank 1", 0), SIGKILL));
     CU_ASSERT(await_status(&d, "ps 1 was killed by signal 9 (Killed)",
                            "was killed by signal 9 (Killed)"));
-    kill(driver_find(&d, "sluice sched", "", 0), SIGKILL);
+    CU_ASSERT(driver_kill(driver_find(&d, "sluice sched", "", 0), SIGKILL));
     CU_ASSERT(await_status(&d, "sched was killed by signal 9 (Killed)", NULL));
     kill(d.pid, SIGTERM);
     CU_ASSERT_EQUAL(driver_wait(&d, WITHIN_MS), 75);

@@ -151,6 +151,74 @@ static void test_servers_are_drained_and_added_while_the_job_trains(void)
     small_data_close(&data);
 }
 
+/* The first line of what a shell command prints, with $R the job's run folder. */
+static void expect(const struct driver *d, const char *script, const char *expected)
+{
+    char command[1400], line[256] = "";
+    snprintf(command, sizeof(command), "R='%s/out/run'; %s", d->folder, script);
+    FILE *pipe = popen(command, "r");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(pipe);
+    if (fgets(line, sizeof(line), pipe))
+        line[strcspn(line, "\n")] = '\0';
+    pclose(pipe);
+    if (strcmp(line, expected) != 0)
+        printf("  %s\n  printed: %s\n", script, line);
+    CU_ASSERT_STRING_EQUAL(line, expected);
+}
+
+/* Asks for a snapshot, again where the job is not ready for one, and waits until one more is whole.
+ */
+static void take_snapshot(const struct driver *d, int nth)
+{
+    char script[300];
+    int64_t until = driver_now_ms() + 30000;
+    while (ask(d, "snapshot", "2>/dev/null") != 0 && driver_now_ms() < until)
+        driver_nap(50);
+    snprintf(script, sizeof(script),
+             "for i in $(seq 600); do [ $(grep -c '\"kind\":\"snapshot\".*\"status\":0' "
+             "$R/metrics.jsonl) -ge %d ] && echo whole && break; sleep 0.05; done",
+             nth);
+    expect(d, script, "whole");
+}
+
+/* The folder of a drained server is there until a snapshot without it is whole, and goes then, also
+ * what a scheduler that was killed at it left. A job whose newest snapshot is damaged goes back to
+ * one from before the drain, and needs it not. */
+static void test_a_drained_servers_folder_goes_with_the_next_snapshot(void)
+{
+    struct driver d;
+    char whole[64];
+    char *extra[] = {"--epochs",       "30", "--servers", "3", "--shards", "2", "--log-every", "5",
+                     "--max-restarts", "4",  "--keep",    "9", NULL};
+    unsigned before = CU_get_number_of_failures();
+    CU_ASSERT_EQUAL_FATAL(small_data_open(&data, SLUICE), 0);
+    calm_digest(extra, whole);
+    open_job(&d);
+    driver_start(&d, SLUICE, extra);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":50,", 30000));
+    take_snapshot(&d, 1);
+    expect(&d, "mkdir $R/server-3 && touch $R/server-3/rows && echo left", "left");
+    CU_ASSERT_EQUAL(ask(&d, "drain", "1"), 0);
+    CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"state\":\"none\"", 20000));
+    expect(&d, "cd $R && echo server-*", "server-0 server-1 server-2 server-3");
+    CU_ASSERT(driver_kill(driver_find(&d, " sched ", "", 0), SIGKILL));
+    expect(&d, "mkdir $R/server-9.gone && touch $R/server-9.gone/rows && echo left", "left");
+    take_snapshot(&d, 2);
+    expect(
+        &d,
+        "cd $R; for i in $(seq 600); do [ \"$(echo server-*)\" = 'server-0 server-2' ] && break; "
+        "sleep 0.05; done; echo server-*",
+        "server-0 server-2");
+    expect(&d,
+           "cd $R/snapshot/$(cat $R/snapshot/latest) && printf '\\125\\252' | dd "
+           "of=dense.safetensors bs=1 seek=3000 conv=notrunc 2>/dev/null; echo damaged",
+           "damaged");
+    CU_ASSERT(driver_kill(driver_find_worker(&d, 1), SIGKILL));
+    end_like(&d, whole, before);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "is damaged and passed over"));
+    small_data_close(&data);
+}
+
 static void test_buckets_move_at_every_staleness(void)
 {
     struct driver d;
@@ -217,4 +285,5 @@ static void test_a_kill_while_buckets_move_changes_nothing(void)
 SUITE("cluster_e2e.shape", T(test_a_snapshot_goes_on_with_any_number_of_servers),
       T(test_a_running_job_goes_on_in_another_shape_after_a_restart),
       T(test_servers_are_drained_and_added_while_the_job_trains),
+      T(test_a_drained_servers_folder_goes_with_the_next_snapshot),
       T(test_buckets_move_at_every_staleness), T(test_a_kill_while_buckets_move_changes_nothing))
