@@ -109,7 +109,8 @@ enum clu_report_kind {
     CLU_REPORT_SNAPSHOT,  /* rank 0: all parts of step are written: commit. Carries rank 0's own
                              files and figures (rows, bytes, seconds); answered by order
                              COMMITTED. status != 0: it failed, drop it */
-    CLU_REPORT_FINISHED,  /* rank 0: the last step is done and its snapshot committed */
+    CLU_REPORT_FINISHED,  /* rank 0: the last step is done and its snapshot committed. text: which
+                             step is kept and why, when that is another matter */
     CLU_REPORT_STATE,     /* anyone, now and then: figures of this process (rows, bytes, waits) */
     CLU_REPORT_MOVED,   /* rank 0: from the step after `step` on the buckets belong to shard_of, as
                            version `owners`; answered by order MOVED */

@@ -204,6 +204,7 @@ struct schd_view {
     int n_members;
     int status; /* of BROKEN and ENDED */
     const char *text;
+    const char *kept; /* of a job that is done: which step is kept and why; "": the last */
     const struct clu_figures *progress, *evaluation;
 };
 

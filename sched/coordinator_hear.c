@@ -177,6 +177,10 @@ static void take_report(struct schd_coordinator *c, int64_t now, struct member *
         break;
     case CLU_REPORT_FINISHED:
         c->finished = true;
+        if (report->step > c->step)
+            c->step = report->step;
+        if (!c->stopping)
+            memcpy(c->stop_why, report->text, sizeof(c->stop_why));
         schd_core_save(c);
         break;
     case CLU_REPORT_GONE_ON:

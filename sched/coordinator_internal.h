@@ -66,7 +66,7 @@ struct schd_coordinator {
     /* stop on request */
     bool stopping;
     int64_t stop_deadline_ms;
-    char stop_why[CLU_TEXT_BYTES];
+    char stop_why[CLU_TEXT_BYTES]; /* or, once finished without: what rank 0 said of it */
     /* snapshot under way */
     enum snapshot_state snapshot;
     uint64_t snapshot_step, whole_step;

@@ -277,6 +277,7 @@ void schd_coordinator_view(const struct schd_coordinator *c, struct schd_view *v
         .n_members = c->n_members,
         .status = c->status,
         .text = c->text,
+        .kept = c->finished && !c->stopping ? c->stop_why : "",
         .progress = &c->progress,
         .evaluation = &c->evaluation,
     };

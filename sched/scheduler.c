@@ -679,8 +679,8 @@ static void write_end(struct schd_scheduler *s)
 {
     struct schd_view view;
     schd_coordinator_view(s->coordinator, &view);
-    schd_folder_save_end(s->job->out, s->end_status,
-                         s->end_text[0] ? s->end_text : clu_status_text(s->end_status), view.step,
+    const char *why = s->end_text[0] ? s->end_text : clu_status_text(s->end_status);
+    schd_folder_save_end(s->job->out, s->end_status, view.kept[0] ? view.kept : why, view.step,
                          view.n_steps);
 }
 

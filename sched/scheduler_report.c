@@ -149,7 +149,10 @@ void schd_event_reshape(struct schd_scheduler *s, int servers)
 
 void schd_event_end(struct schd_scheduler *s, int status, const char *text)
 {
-    emit(s, json_pack("{s:s, s:i, s:s}", "event", "end", "status", status, "text", text));
+    struct schd_view view;
+    schd_coordinator_view(s->coordinator, &view);
+    emit(s, json_pack("{s:s, s:i, s:s, s:I, s:s}", "event", "end", "status", status, "text", text,
+                      "step", (json_int_t)view.step, "kept", view.kept));
 }
 
 void schd_remember(struct schd_scheduler *s, int level, const char *text)

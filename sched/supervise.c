@@ -663,16 +663,18 @@ static void describe_end(const struct schd_supervisor *s, int status, int64_t se
                          size_t text_bytes)
 {
     const unsigned long long step = s->step, snapshot_step = s->snapshot_step;
-    if (status == CLU_OK && s->snapshot_step == 0)
-        snprintf(text, text_bytes,
-                 "done: step %llu was reached before; its snapshot is in "
-                 "%s/snapshot",
-                 step, s->run);
+    char reached[64] = " was reached before";
+    if (s->snapshot_step > 0)
+        snprintf(reached, sizeof(reached), " after %lld s", (long long)seconds);
+    if (status == CLU_OK && s->kept[0])
+        snprintf(text, text_bytes, "done: step %llu%s; %s; snapshots are in %s/snapshot", step,
+                 reached, s->kept, s->run);
+    else if (status == CLU_OK && s->snapshot_step == 0)
+        snprintf(text, text_bytes, "done: step %llu%s; its snapshot is in %s/snapshot", step,
+                 reached, s->run);
     else if (status == CLU_OK)
-        snprintf(text, text_bytes,
-                 "done: step %llu after %lld s; the snapshot of step %llu is in "
-                 "%s/snapshot",
-                 step, (long long)seconds, snapshot_step, s->run);
+        snprintf(text, text_bytes, "done: step %llu%s; the snapshot of step %llu is in %s/snapshot",
+                 step, reached, snapshot_step, s->run);
     else if (s->last_words[0])
         snprintf(text, text_bytes, "%s", s->last_words);
     else if (status == CLU_E_INTERRUPTED)
@@ -685,7 +687,7 @@ static void describe_end(const struct schd_supervisor *s, int status, int64_t se
 /* Says it, unless that was done when it was decided, and writes it down. */
 static void say_end(struct schd_supervisor *s, int status, int64_t seconds)
 {
-    char text[CLU_PATH_BYTES + CLU_TEXT_BYTES];
+    char text[CLU_PATH_BYTES + 2 * CLU_TEXT_BYTES];
     const bool well = status == CLU_OK || status == CLU_E_INTERRUPTED;
     describe_end(s, status, seconds, text, sizeof(text));
     if (status == CLU_OK || !s->last_words[0])

@@ -243,6 +243,17 @@ static void on_change(struct schd_supervisor *s, json_t *event)
     schd_supervisor_say(s, CLU_LOG_INFO, "%s", text);
 }
 
+static void on_end(struct schd_supervisor *s, json_t *event)
+{
+    uint64_t step = (uint64_t)json_integer_value(json_object_get(event, "step"));
+    s->end_told = true;
+    s->end_status = (int)json_integer_value(json_object_get(event, "status"));
+    s->end_ms = now_ms();
+    s->step = step > s->step ? step : s->step;
+    copy_text(s->end_text, sizeof(s->end_text), event, "text");
+    copy_text(s->kept, sizeof(s->kept), event, "kept");
+}
+
 void schd_supervisor_event(void *context, char *line)
 {
     struct schd_supervisor *s = context;
@@ -279,10 +290,7 @@ void schd_supervisor_event(void *context, char *line)
     } else if (strcmp(kind, "reshape") == 0) {
         s->reshape_servers = (int)json_integer_value(json_object_get(event, "servers"));
     } else if (strcmp(kind, "end") == 0) {
-        s->end_told = true;
-        s->end_status = status;
-        s->end_ms = now_ms();
-        copy_text(s->end_text, sizeof(s->end_text), event, "text");
+        on_end(s, event);
     }
     json_decref(event);
 }

@@ -50,6 +50,7 @@ struct schd_supervisor {
     int end_status;
     int64_t end_ms;
     char end_text[CLU_TEXT_BYTES];
+    char kept[CLU_TEXT_BYTES];           /* which step is kept and why; "": the last */
     char last_words[2 * CLU_TEXT_BYTES]; /* why the job ends, once that is said; "": not yet */
 
     struct schd_oom oom;

@@ -531,6 +531,7 @@ static int finish(struct wrk_trainer *t)
         memset(&report, 0, sizeof(report));
         report.kind = CLU_REPORT_FINISHED;
         report.step = t->done;
+        wrk_train_describe_kept(t, report.text, sizeof(report.text));
         status = clu_member_report(t->member, &report);
     }
     return status;

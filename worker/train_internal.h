@@ -213,6 +213,10 @@ int wrk_train_judge(struct wrk_trainer *trainer);
 /* Takes up the verdicts of the life before this one (J1). Collective. */
 int wrk_train_resume_verdicts(struct wrk_trainer *trainer);
 
+/* "kept is epoch 2, step 170: its validation loss, 1.20345, is the best, better than the 2 after
+ * it"; "" when no epochs are judged. */
+void wrk_train_describe_kept(const struct wrk_trainer *trainer, char *text, size_t text_bytes);
+
 /* The figures of the model that the job ends with, by both ways of reading, the job's own last; the
  * snapshot of the best epoch is committed. Collective. */
 int wrk_train_final_evaluation(struct wrk_trainer *trainer);

@@ -64,6 +64,21 @@ int wrk_train_resume_verdicts(struct wrk_trainer *t)
     return status;
 }
 
+void wrk_train_describe_kept(const struct wrk_trainer *t, char *text, size_t text_bytes)
+{
+    const struct wrk_stopping *v = &t->verdicts;
+    char after[96] = "";
+    text[0] = '\0';
+    if (v->patience == 0 || v->best_step == 0)
+        return;
+    if (v->n_not_better > 0)
+        snprintf(after, sizeof(after), ", better than the %" PRId64 " after it", v->n_not_better);
+    snprintf(text, text_bytes,
+             "kept is epoch %" PRIu64 ", step %" PRIu64
+             ": its validation loss, %.5f, is the best%s",
+             v->best_step / t->n_batches, v->best_step, v->best_loss, after);
+}
+
 /* reports both ways of reading, the job's own last */
 static int evaluate_both(struct wrk_trainer *t, const struct wrk_train_model *model,
                          enum wrk_split split)

@@ -45,6 +45,39 @@ static void test_a_job_trains_and_ends_with_0(void)
     close_job(&d, before);
 }
 
+/* The last line names the step that is kept, which the newest pinned snapshot is of, and why; also
+ * when there is nothing left to do. */
+static void test_a_job_that_stops_early_names_the_step_that_it_keeps(void)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    char command[900], kept[128];
+    unsigned long long step = 0;
+    open_job(&d, LONG, "valid_percent: 20\npatience: 2\nkeep: 100\n");
+    for (int again = 0; again < 2; again++) {
+        CU_ASSERT_EQUAL_FATAL(driver_start(&d, SLUICE, NULL), 0);
+        CU_ASSERT_EQUAL(driver_wait(&d, 90000), 0);
+        snprintf(command, sizeof(command),
+                 "ls -d '%s'/out/run/snapshot/step-*/pinned | tail -1 | sed 's/.*step-0*//'",
+                 d.folder);
+        FILE *pipe = popen(command, "r");
+        CU_ASSERT_EQUAL_FATAL(fscanf(pipe, "%llu", &step), 1);
+        pclose(pipe);
+        const char *line = strstr(d.text, "done: step ");
+        for (const char *next = line; next; next = strstr(next + 1, "done: step "))
+            line = next; /* of this start */
+        CU_ASSERT_PTR_NOT_NULL_FATAL(line);
+        printf("  %.200s\n", line);
+        CU_ASSERT(strtoull(line + strlen("done: step "), NULL, 10) > step);
+        snprintf(kept, sizeof(kept), ", step %llu: its validation loss, ", step);
+        CU_ASSERT_PTR_NOT_NULL(strstr(line, kept));
+        CU_ASSERT_PTR_NOT_NULL(strstr(line, "is the best, better than the 2 after it"));
+        CU_ASSERT_PTR_NULL(strstr(line, "step 0 "));
+    }
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "was reached before"));
+    close_job(&d, before);
+}
+
 static void test_the_same_command_again_has_nothing_left_to_do(void)
 {
     struct driver d;
@@ -375,6 +408,7 @@ static void test_clean_up(void)
 }
 
 SUITE("cluster_e2e.job", T(test_a_job_trains_and_ends_with_0),
+      T(test_a_job_that_stops_early_names_the_step_that_it_keeps),
       T(test_the_same_command_again_has_nothing_left_to_do), T(test_a_killed_server_is_named),
       T(test_a_killed_scheduler_is_named), T(test_a_killed_worker_is_named),
       T(test_a_killed_mpirun_is_named),
