@@ -1,9 +1,9 @@
 /* What the files of a shard share: shard.c (open, end of a step), shard_rows.c (pull, push),
  * shard_state.c (what is remembered where), shard_room.c (memory budget, write-back, eviction,
- * expiry), shard_flush.c (writing rows to layers, sorted and in slices), shard_snapshot.c (seal,
- * file, confirm), shard_merge.c (layers into one), shard_rollback.c (going back), shard_load.c
- * (restore), shard_move.c (rows one by one, moving buckets), shard_leave.c (buckets that leave
- * while pushes go on).
+ * expiry), shard_flush.c (writing rows to layers, sorted and in slices), shard_batch.c (such a
+ * slice, and what a push would write over), shard_snapshot.c (seal, file, confirm), shard_merge.c
+ * (layers into one), shard_rollback.c (going back), shard_load.c (restore), shard_move.c (rows one
+ * by one, moving buckets), shard_leave.c (buckets that leave while pushes go on).
  *
  * Invariants they all keep:
  * (I1) A row's newest version is in memory, or, when its key is not there, in the first of the
@@ -228,9 +228,19 @@ void emb_trim_map(struct emb_shard *shard);
 int emb_housekeeping(struct emb_shard *shard);
 int emb_bury(struct emb_shard *shard, struct emb_table *table, uint32_t slot);
 
+/* ---- shard_batch.c ---- */
+/* Entries [flush.at, end) of the flush's table, or of its shelf, to the current layer: by the
+ * owner, or given to the scribe (beside). */
+int emb_batch_write(struct emb_shard *shard, size_t end, bool beside);
+/* Waits for the batch; what it says has become true, or never was. */
+int emb_batch_settle(struct emb_shard *shard);
+/* A marked row is about to change: its version for the running flush is kept aside (I3). */
+int emb_flush_shelve(struct emb_shard *shard, struct emb_table *table, uint32_t slot);
+/* What was shelved and never written. */
+void emb_shelf_forget(struct emb_table *table, const struct emb_shelf *shelf);
+
 /* ---- shard_flush.c ---- */
 int emb_flush_begin(struct emb_shard *shard, enum emb_flush_kind kind);
-int emb_flush_shelve(struct emb_shard *shard, struct emb_table *table, uint32_t slot);
 int emb_flush_advance(struct emb_shard *shard, int64_t budget_us); /* AGAIN: more to do */
 void emb_flush_wait_sorted(struct emb_shard *shard); /* advance never waits for the sorter */
 /* Rows written and yet to be; none, and one, before they are collected. */
