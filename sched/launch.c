@@ -128,34 +128,64 @@ static void add_common(struct arguments *a, const struct schd_launch *launch)
     add_setting(a, "oob_tcp_if_include", "lo");
 }
 
-/* The host on which server `rank` runs: the hosts of the file in turn. One line a host, its name
- * first; '#' begins a comment. */
-static int host_of(const char *hostfile, int rank, char *host_p, size_t host_bytes)
+/* The names of the hosts in a file, one line a host, its name first, '#' begins a comment; spaces
+ * between them. hosts_p: malloc'd. */
+static int load_hosts(const char *hostfile, char **hosts_p)
 {
     char *text, *line, *rest = NULL;
-    size_t size;
-    int n = 0, status = clu_file_read_all(hostfile, 16 << 20, &text, &size);
+    size_t size, n = 0;
+    int status = clu_file_read_all(hostfile, 16 << 20, &text, &size);
     if (status)
         return status;
-    for (int round = 0; round < 2; round++) { /* count them, then find ours */
-        int wanted = n > 0 ? rank % n : -1, i = 0;
-        char *copy = strdup(text);
-        if (!copy)
-            break;
-        for (line = strtok_r(copy, "\r\n", &rest); line; line = strtok_r(NULL, "\r\n", &rest)) {
-            line += strspn(line, " \t");
-            size_t length = strcspn(line, " \t#");
-            if (length == 0)
-                continue;
-            if (i++ == wanted)
-                snprintf(host_p, host_bytes, "%.*s", (int)length, line);
-        }
-        n = i;
-        free(copy);
+    char *hosts = calloc(size + 2, 1); /* names and one space each are no longer than their lines */
+    for (line = strtok_r(text, "\r\n", &rest); hosts && line;
+         line = strtok_r(NULL, "\r\n", &rest)) {
+        line += strspn(line, " \t");
+        size_t length = strcspn(line, " \t#");
+        if (length > 0)
+            n += (size_t)sprintf(hosts + n, "%s%.*s", n ? " " : "", (int)length, line);
     }
     free(text);
-    return n > 0 ? CLU_OK
-                 : clu_fail(CLU_E_CONFIG, "%s names no host: expected one a line", hostfile);
+    if (n > 0) {
+        *hosts_p = hosts;
+        return CLU_OK;
+    }
+    status = hosts ? CLU_E_CONFIG : CLU_E_NO_MEMORY;
+    free(hosts);
+    return clu_fail(status, "%s names no host: expected one a line", hostfile);
+}
+
+/* The host on which server `rank` runs: the hosts of the file in turn. */
+static int host_of(const char *hostfile, int rank, char *host_p, size_t host_bytes)
+{
+    char *hosts;
+    int n = 1, status = load_hosts(hostfile, &hosts);
+    if (status)
+        return status;
+    for (const char *at = hosts; (at = strchr(at, ' ')); at++)
+        n++;
+    const char *name = hosts;
+    for (int i = 0; i < rank % n; i++)
+        name = strchr(name, ' ') + 1;
+    snprintf(host_p, host_bytes, "%.*s", (int)strcspn(name, " "), name);
+    free(hosts);
+    return CLU_OK;
+}
+
+bool schd_launch_why(const struct schd_launch *launch, const struct schd_process *process,
+                     const struct schd_launch_words *words, char *out, size_t out_bytes)
+{
+    char host[256], *hosts = NULL;
+    const char *hostfile = launch->job->hostfile;
+    bool failed = false;
+    if (!hostfile[0])
+        return schd_launch_words_describe(words, "this machine", out, out_bytes);
+    if (process->role == CLU_ROLE_PS && !host_of(hostfile, process->rank, host, sizeof(host)))
+        return schd_launch_words_describe(words, host, out, out_bytes);
+    if (!load_hosts(hostfile, &hosts))
+        failed = schd_launch_words_describe(words, hosts, out, out_bytes);
+    free(hosts);
+    return failed;
 }
 
 int schd_launch_ps(const struct schd_launch *launch, int rank, struct schd_process *process)

@@ -12,6 +12,7 @@
 #define SCHED_LAUNCH_H
 
 #include "cluster/job.h"
+#include "sched/launch_words.h"
 #include "sched/process.h"
 
 struct schd_launch {
@@ -36,5 +37,10 @@ void schd_launch_close(struct schd_launch *launch);
 int schd_launch_sched(const struct schd_launch *launch, bool again, struct schd_process *process);
 int schd_launch_ps(const struct schd_launch *launch, int rank, struct schd_process *process);
 int schd_launch_workers(const struct schd_launch *launch, struct schd_process *process);
+
+/* Whether a process of those above ended because Open MPI's launcher could not start it, by what
+ * that wrote; out: where, why and what to check, as words that follow its name. */
+bool schd_launch_why(const struct schd_launch *launch, const struct schd_process *process,
+                     const struct schd_launch_words *words, char *out, size_t out_bytes);
 
 #endif

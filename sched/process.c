@@ -223,6 +223,8 @@ void schd_describe_end(int wait_status, char *out, size_t out_bytes)
         snprintf(out, out_bytes, "could not be executed (exit code 127)");
     else if (code > 128 && code < 128 + 65)
         snprintf(out, out_bytes, "was killed by signal %d (%s)", code - 128, strsignal(code - 128));
+    else if (code > 128) /* no role has such a one: 256 less the number of an error */
+        snprintf(out, out_bytes, "ended with exit code %d (Open MPI's error %d)", code, code - 256);
     else
         snprintf(out, out_bytes, "ended with exit code %d (%s)", code,
                  code ? clu_status_text(status_of_exit_code(code)) : "well");

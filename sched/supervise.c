@@ -130,11 +130,26 @@ static void name_oom(struct schd_supervisor *s, char *how, size_t how_bytes)
                  s->oom.cgroup);
 }
 
+/* Its launcher has ended without having started it. */
+static void on_failed_start(struct schd_supervisor *s, const struct schd_process *p,
+                            const char *how)
+{
+    command(s, "gone %s %d %d %s", clu_role_name(p->role), p->rank, CLU_E_UNAVAILABLE, how);
+    if (p->role == CLU_ROLE_PS && s->joining && p->rank >= s->first_added && runs(&s->sched))
+        return; /* the scheduler decides whether the job can do without */
+    if (p == &s->workers && s->recovering)
+        return; /* and whether they were needed any longer */
+    bool first = !s->verdict.there;
+    schd_supervisor_blame(s, CLU_E_UNAVAILABLE, false, "%s %s",
+                          p == &s->workers ? "the workers" : p->name, how);
+    s->verdict.launch |= first && s->verdict.there;
+}
+
 /* A child has ended; its pipes are read to the end first, so that its last words count. */
 static void on_end(struct schd_supervisor *s, int i, int wait_status)
 {
     struct schd_process *p = process_at(s, i);
-    char how[256];
+    char how[CLU_TEXT_BYTES];
     p->ended = true;
     p->wait_status = wait_status;
     read_process(s, i);
@@ -147,6 +162,10 @@ static void on_end(struct schd_supervisor *s, int i, int wait_status)
     else
         name_oom(s, how, sizeof(how));
     int status = schd_status_of_end(wait_status);
+    if (status && schd_launch_why(&s->launch, p, &s->words[i], how, sizeof(how))) {
+        on_failed_start(s, p, how);
+        return;
+    }
     if (p == &s->workers) {
         if (status == CLU_OK || (schd_is_stop(wait_status) && (runs(&s->sched) || s->end_told)))
             return; /* stopped on request: the scheduler knows by whom */
@@ -301,6 +320,7 @@ static int start_ps(struct schd_supervisor *s, int rank)
     p->role = CLU_ROLE_PS;
     p->rank = rank;
     snprintf(p->name, sizeof(p->name), "ps %d", rank);
+    s->words[2 + rank] = (struct schd_launch_words){0};
     return schd_launch_ps(&s->launch, rank, p);
 }
 
@@ -345,6 +365,7 @@ static int start_marked(struct schd_supervisor *s)
     }
     if (!status && s->start_workers) {
         s->dead_rank = -1;
+        s->words[1] = (struct schd_launch_words){0};
         s->workers.role = CLU_ROLE_WORKER;
         snprintf(s->workers.name, sizeof(s->workers.name), "mpirun");
         status = schd_launch_workers(&s->launch, &s->workers);
@@ -494,7 +515,8 @@ static void tell_ends(struct schd_supervisor *s)
     }
 }
 
-/* The same role at the same step again? Its name is the sentence's first two words. */
+/* The same role at the same step again? Its name is the sentence's first two words. Of those that a
+ * launcher does not start on some host it is chance which is heard first. */
 static void count_death(struct schd_supervisor *s)
 {
     char who[64];
@@ -502,6 +524,8 @@ static void count_death(struct schd_supervisor *s)
     space = space ? strchr(space + 1, ' ') : NULL;
     snprintf(who, sizeof(who), "%.*s", space ? (int)(space - s->verdict.text) : 63,
              s->verdict.text);
+    if (s->verdict.launch)
+        snprintf(who, sizeof(who), "launch");
     bool same = s->step == s->died_at_step && strcmp(who, s->died_who) == 0;
     s->n_deaths_at_step = same ? s->n_deaths_at_step + 1 : 1;
     s->n_back_off = s->step > s->died_at_step ? 1 : s->n_back_off + 1;
@@ -547,6 +571,11 @@ static int recover_or_end(struct schd_supervisor *s, bool *again_p)
         conclude(s, CLU_LOG_ERROR,
                  "%s; the %d. time at step %llu: make room on its disk, or see %s", v.text,
                  s->n_deaths_at_step, (unsigned long long)s->step, s->log_folder);
+        return v.status;
+    }
+    if (s->n_deaths_at_step >= MAX_DEATHS_AT_STEP && v.launch) {
+        conclude(s, CLU_LOG_ERROR, "%s; the job ends at step %llu, after %d tries", v.text,
+                 (unsigned long long)s->step, s->n_deaths_at_step);
         return v.status;
     }
     if (s->n_deaths_at_step >= MAX_DEATHS_AT_STEP) {
@@ -712,6 +741,7 @@ static void close_job(struct schd_supervisor *s)
         close(s->lock_fd);
     free(s->ps);
     free(s->start_ps);
+    free(s->words);
     free(s->job);
     free(s);
 }
@@ -722,11 +752,13 @@ int schd_supervise(const struct clu_job *job, const char *program)
     struct schd_process *ps =
         calloc(CLU_MAX_SHARDS, sizeof(*ps)); /* untouched pages cost nothing */
     bool *start_ps = calloc(CLU_MAX_SHARDS, sizeof(*start_ps));
+    struct schd_launch_words *words = calloc(2 + CLU_MAX_SHARDS, sizeof(*words));
     struct clu_job *copy = malloc(sizeof(*copy));
-    if (!s || !ps || !start_ps || !copy) {
+    if (!s || !ps || !start_ps || !words || !copy) {
         free(s);
         free(ps);
         free(start_ps);
+        free(words);
         free(copy);
         return clu_fail(CLU_E_NO_MEMORY, "no memory for the supervisor");
     }
@@ -735,6 +767,7 @@ int schd_supervise(const struct clu_job *job, const char *program)
     s->job = copy;
     s->ps = ps;
     s->start_ps = start_ps;
+    s->words = words;
     s->n_ps = (int)job->servers;
     s->launch.job = copy;
     s->launch.program = program;

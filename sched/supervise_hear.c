@@ -39,8 +39,8 @@ void schd_supervisor_blame(struct schd_supervisor *s, int status, bool by_schedu
 {
     struct schd_verdict *v = &s->verdict;
     /* the member's own words are better than "ended with exit code 65" a moment before */
-    bool better =
-        v->there && by_scheduler && !v->by_scheduler && v->status == status && status != CLU_E_LOST;
+    bool better = v->there && by_scheduler && !v->by_scheduler && !v->launch &&
+                  v->status == status && status != CLU_E_LOST;
     if (s->killing || (v->there && !better))
         return;
     va_list args;
@@ -48,6 +48,7 @@ void schd_supervisor_blame(struct schd_supervisor *s, int status, bool by_schedu
     vsnprintf(v->text, sizeof(v->text), format, args);
     va_end(args);
     v->status = status;
+    v->launch = false;
     v->by_scheduler = by_scheduler;
     if (!v->there)
         v->time_ms = now_ms();
@@ -155,6 +156,7 @@ void schd_supervisor_sched_line(void *context, char *line)
 
 void schd_supervisor_ps_line(struct schd_supervisor *s, int rank, char *line)
 {
+    schd_launch_words_hear(&s->words[2 + rank], line);
     relay(s, s->ps[rank].unwanted, s->ps_log[rank], line);
 }
 
@@ -168,6 +170,7 @@ void schd_supervisor_worker_line(void *context, char *line)
         relay(s, s->workers.unwanted, s->worker_log[rank], line);
         return;
     }
+    schd_launch_words_hear(&s->words[1], line);
     relay(s, s->workers.unwanted, s->mpi_log, line);
     /* "mpirun noticed that process rank 1 with PID 7 on node x exited on signal 9 (Killed)." */
     const char *at = strstr(line, "process rank ");

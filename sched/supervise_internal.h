@@ -14,6 +14,7 @@
 /* What went wrong first, or so it is believed. */
 struct schd_verdict {
     bool there;
+    bool launch;       /* a process was not started at all */
     bool by_scheduler; /* a member's own words, or the scheduler's observation */
     int status;
     int64_t time_ms;
@@ -57,6 +58,8 @@ struct schd_supervisor {
     bool killing; /* the end of a process is our own doing */
     int n_interrupts;
     struct schd_verdict verdict;
+    struct schd_launch_words
+        *words;    /* [2 + CLU_MAX_SHARDS], as the processes: of their launchers */
     int dead_rank; /* the rank mpirun says was lost; -1 */
     char dead_how[256];
 

@@ -169,6 +169,55 @@ static void test_a_role_that_fails_at_its_start_is_named_with_its_exit_code(void
     close_job(&d, before);
 }
 
+/* A host that Open MPI's launch agent does not reach: every try is counted, and the end names the
+ * host, what the agent said, and no bug. For servers and for workers. */
+static void unreached(const char *hosts, const char *who)
+{
+    struct driver d;
+    unsigned before = CU_get_number_of_failures();
+    char path[700], text[2048], sentence[256];
+    int n = snprintf(text, sizeof(text), job_text, LONG, 5, 0);
+    open_job(&d, LONG, 5, 0);
+    const char *const files[][2] = {
+        {"agent", "#!/bin/sh\necho \"agent: no way to $1\" >&2\nexit 77\n"}, {"hosts", hosts}};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof(path), "%s/%s", d.folder, files[i][0]);
+        FILE *file = fopen(path, "w");
+        CU_ASSERT_PTR_NOT_NULL_FATAL(file);
+        fputs(files[i][1], file);
+        fclose(file);
+        chmod(path, 0755);
+    }
+    snprintf(text + n, sizeof(text) - (size_t)n, "out: %s/out\nhostfile: %s\n", d.folder, path);
+    char job[700];
+    snprintf(job, sizeof(job), "%s/job.yaml", d.folder);
+    FILE *file = fopen(job, "w");
+    fputs(text, file);
+    fclose(file);
+    path[strlen(path) - strlen("hosts")] = '\0';
+    strcat(path, "agent");
+    setenv("OMPI_MCA_plm_rsh_agent", path, 1);
+    start(&d);
+    unsetenv("OMPI_MCA_plm_rsh_agent");
+    CU_ASSERT_EQUAL(driver_wait(&d, 60000), 69);
+    snprintf(sentence, sizeof(sentence),
+             "%s could not be started: Open MPI's launcher could not start its daemon on sluice-no "
+             "(agent: no way to sluice-no): check the name",
+             who);
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, sentence));
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "; restart 2 of at most 5"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "the job ends at step 0, after 3 tries"));
+    CU_ASSERT_PTR_NULL(strstr(d.text, "invariant"));
+    CU_ASSERT_PTR_NULL(strstr(d.text, "a bug"));
+    close_job(&d, before);
+}
+
+static void test_a_host_that_is_not_reached_is_named(void)
+{
+    unreached("sluice-no slots=4\n", ""); /* whoever is heard first */
+    unreached("localhost slots=1\nlocalhost\nsluice-no slots=4\n", "the workers");
+}
+
 static void test_a_second_supervisor_in_the_same_folder_is_refused(void)
 {
     struct driver d;
@@ -312,6 +361,7 @@ SUITE("sched.supervise", T(test_a_job_ends_with_0_and_a_whole_snapshot),
       T(test_an_interrupt_takes_a_snapshot_and_the_same_command_goes_on),
       T(test_two_interrupts_end_it_at_once),
       T(test_a_role_that_fails_at_its_start_is_named_with_its_exit_code),
+      T(test_a_host_that_is_not_reached_is_named),
       T(test_a_second_supervisor_in_the_same_folder_is_refused),
       T(test_sigusr1_makes_everybody_write_their_state), T(test_a_job_survives_killed_servers),
       T(test_a_scheduler_that_stands_still_during_a_restart_mixes_nothing_up),
