@@ -61,4 +61,7 @@ int clu_manifest_load(const char *folder, struct clu_manifest *manifest_p);
  * for the checksum; without it sizes only. CORRUPT with the file named. */
 int clu_manifest_verify(const char *folder, const struct clu_manifest *manifest, bool sums);
 
+/* The same with sums, but of files in rows/, which may be most of a disk, sizes only. */
+int clu_manifest_verify_small(const char *folder, const struct clu_manifest *manifest);
+
 #endif

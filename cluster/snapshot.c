@@ -401,8 +401,19 @@ int clu_snapshot_commit(const char *root, const struct clu_manifest *manifest, i
 
 /* ---- finding one ---- */
 
-/* Whether a snapshot of a root can be restored. known [n]: 0 not looked at, 1 whole, -1 damaged. */
-static bool is_restorable(const char *folder, const int64_t *steps, size_t n, int8_t *known)
+/* What is known of a folder: nothing, that all of it verified, or all but the bytes of its rows. */
+enum { UNKNOWN, WHOLE, SEEMS_WHOLE, DAMAGED };
+
+static int8_t verify_link(const struct clu_snapshot_link *link, bool sure)
+{
+    if (sure)
+        return clu_manifest_verify_small(link->folder, &link->manifest) ? DAMAGED : SEEMS_WHOLE;
+    return clu_manifest_verify(link->folder, &link->manifest, true) ? DAMAGED : WHOLE;
+}
+
+/* Whether a snapshot of a root can be restored. known [n]; sure: as of clu_snapshot_newest. */
+static bool is_restorable(const char *folder, const int64_t *steps, size_t n, bool sure,
+                          int8_t *known)
 {
     struct clu_snapshot chain;
     int status = clu_snapshot_open(folder, &chain);
@@ -413,9 +424,9 @@ static bool is_restorable(const char *folder, const int64_t *steps, size_t n, in
         size_t at = 0;
         while (at < n && (uint64_t)steps[at] != link->manifest.step)
             at++;
-        if (at < n && known[at] == 0)
-            known[at] = clu_manifest_verify(link->folder, &link->manifest, true) ? -1 : 1;
-        if (at == n || known[at] < 0)
+        if (at < n && (known[at] == UNKNOWN || (known[at] == SEEMS_WHOLE && !sure)))
+            known[at] = verify_link(link, sure);
+        if (at == n || known[at] == DAMAGED)
             status = CLU_E_CORRUPT;
         if (status && i + 1 < chain.n_links)
             clu_warn("%s is damaged, and %s is a delta upon it", link->folder, folder);
@@ -424,7 +435,7 @@ static bool is_restorable(const char *folder, const int64_t *steps, size_t n, in
     return !status;
 }
 
-int clu_snapshot_newest(const char *root, char folder_p[CLU_PATH_BYTES],
+int clu_snapshot_newest(const char *root, uint64_t sure, char folder_p[CLU_PATH_BYTES],
                         struct clu_manifest *manifest_p)
 {
     int64_t *steps;
@@ -442,7 +453,8 @@ int clu_snapshot_newest(const char *root, char folder_p[CLU_PATH_BYTES],
         status = clu_snapshot_folder(root, (uint64_t)steps[i], false, folder);
         if (status)
             break;
-        found = is_restorable(folder, steps, n, known) && !clu_manifest_load(folder, &manifest);
+        found = is_restorable(folder, steps, n, sure && (uint64_t)steps[i] == sure, known) &&
+                !clu_manifest_load(folder, &manifest);
         if (found && manifest.step != (uint64_t)steps[i]) {
             clu_error("%s: its manifest says step %" PRIu64, folder, manifest.step);
             found = false;

@@ -55,9 +55,11 @@ int clu_snapshot_commit(const char *root, const struct clu_manifest *manifest, i
 int clu_snapshot_resolve(const char *path, char folder_p[CLU_PATH_BYTES]);
 
 /* The newest snapshot under root whose links all verify with sums; damaged ones are named in a
- * warning and passed over. NOT_FOUND (not logged) when there is none. manifest_p may be NULL;
- * caller: fini. */
-int clu_snapshot_newest(const char *root, char folder_p[CLU_PATH_BYTES],
+ * warning and passed over. sure: a step whose snapshot, links too, the caller has written or read
+ * whole a while ago: its rows, which are most of it, are not read again (0: none). NOT_FOUND (not
+ * logged) when there is none. manifest_p may be NULL; caller: fini. Cost: reads what it verifies.
+ */
+int clu_snapshot_newest(const char *root, uint64_t sure, char folder_p[CLU_PATH_BYTES],
                         struct clu_manifest *manifest_p);
 
 /* Renames every snapshot of a later step to step-N.damaged, so that it neither counts for `keep`

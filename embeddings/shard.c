@@ -97,7 +97,10 @@ int emb_shard_open(const struct emb_shard_options *options, const struct emb_tab
         status = open_layers(shard);
     if (!status)
         status = emb_state_open(shard);
-    if (!status && !options->cold)
+    emb_warm_stop(shard);
+    if (options->warm_later)
+        emb_warm_again(shard, NULL);
+    if (!status && !options->cold && !options->warm_later)
         status = emb_shard_warm(shard);
     if (status) {
         emb_shard_close(shard);
@@ -126,6 +129,7 @@ void emb_shard_close(struct emb_shard *shard)
         free(shard->flush.shelf[t].values);
         free(shard->flush.shelf[t].changes);
     }
+    emb_warm_stop(shard);
     free(shard->marks.items);
     free(shard->row_view);
     free(shard->slots);
@@ -155,6 +159,7 @@ int emb_shard_reset(struct emb_shard *shard)
         table->clock_hand = table->sweep_hand = 0;
         table->sweep_key = 0;
     }
+    emb_warm_stop(shard);
     shard->marks.n = 0;
     shard->clock = shard->floor = shard->durable_lsn = 0;
     shard->rows_put = shard->merge_running = false;

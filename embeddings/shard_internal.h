@@ -133,6 +133,14 @@ struct emb_flush {
     struct emb_info info; /* of the beginning; not for CLEAN */
 };
 
+/* The keys of rows that a roll-back took out of memory: where all rows were there before, fetching
+ * these from the layers makes it so again (I1). */
+struct emb_gone {
+    uint64_t *keys;
+    size_t n, capacity;
+    bool all; /* keys are all that is not in memory */
+};
+
 struct emb_leave;
 struct emb_snapshot_job;
 struct view_row;
@@ -165,6 +173,9 @@ struct emb_shard {
     int merge_from, merge_to;        /* layers of the piece that is given */
     int merge_table;
     uint64_t merge_key;
+    int warm_table; /* warm_later: what is read ahead next; n_tables: nothing is */
+    uint64_t warm_key;
+    struct emb_gone gone[EMB_MAX_TABLES]; /* these first */
     bool map_full; /* and a view keeps it from growing: nothing is cleaned till it is closed */
     bool in_group; /* while the log is replayed: part of a group is applied */
     uint64_t replay_lsn;     /* while the log is replayed: the group being applied; else 0 */
@@ -294,5 +305,9 @@ size_t emb_leave_memory(const struct emb_shard *shard);
 
 /* ---- shard_load.c ---- */
 int emb_shard_warm(struct emb_shard *shard);
+/* warm_later: what is in layers only is read from the start. gone [n_tables]: first these, where
+ * they are all there is; taken. NULL: nothing is known. */
+void emb_warm_again(struct emb_shard *shard, struct emb_gone *gone);
+void emb_warm_stop(struct emb_shard *shard);
 
 #endif

@@ -1,4 +1,10 @@
-/* Filling a shard: from its own layers at open, from snapshot files.
+/* Filling a shard: from its own layers at open or after it, from snapshot files.
+ *
+ * Reading ahead after the open is what lets a server that died serve at once: for a while its
+ * pulls look many rows up in LMDB, as those of a table beyond memory do, and between them a walk
+ * over the layers brings in the rest, a piece at a time. A piece is what a pull of the same keys
+ * would be, so it needs no invariant of its own. A table is known to be all in memory (I1) when as
+ * many rows are there as exist, whatever went on since the walk began.
  *
  * Files are merged by table and ascending key (snapshot_merge.h), so rows are appended to an empty
  * layer: pages are filled once, in order, and synced once at the end. A thread that writes one
@@ -50,21 +56,31 @@ struct warm {
     struct emb_shard *shard;
     struct emb_table *table;
     size_t n_room; /* rows for which room_to_warm has said yes */
+    size_t n_left; /* rows to look at before it is somebody else's turn */
+    bool full;
 };
 
 static int warm_one(void *context, const struct emb_stored *stored)
 {
     struct warm *warm = context;
     struct emb_table *table = warm->table;
+    if (warm->n_left == 0)
+        return CLU_E_AGAIN;
+    warm->n_left--;
+    warm->shard->warm_key = stored->key < UINT64_MAX ? stored->key + 1 : stored->key;
     if (!stored->value || emb_store_find(&table->store, stored->key) != EMB_NO_SLOT)
         return CLU_OK;
     if (warm->n_room == 0) {
-        if (room_to_warm(warm->shard, table, WARM_ROWS))
+        warm->full = room_to_warm(warm->shard, table, WARM_ROWS) != CLU_OK;
+        if (warm->full)
             return CLU_E_AGAIN;
         warm->n_room = WARM_ROWS;
     }
     warm->n_room--;
-    return keep_warm(table, stored->key, stored->value);
+    warm->full = keep_warm(table, stored->key, stored->value) != CLU_OK;
+    if (!warm->full && warm->shard->leave)
+        emb_leave_add(warm->shard, (int)(table - warm->shard->table), stored->key);
+    return warm->full ? CLU_E_AGAIN : CLU_OK;
 }
 
 int emb_shard_warm(struct emb_shard *shard)
@@ -73,7 +89,7 @@ int emb_shard_warm(struct emb_shard *shard)
     int order[EMB_N_LAYERS], n_order = emb_shard_order(shard, order);
     int status = emb_layers_view_open(shard->layers, &view);
     for (int t = 0; t < shard->n_tables && !status; t++) {
-        struct warm warm = {shard, &shard->table[t], 0};
+        struct warm warm = {shard, &shard->table[t], 0, SIZE_MAX, false};
         if (!warm.table->on_disk_only)
             continue;
         status = emb_layers_walk(view, t, order, n_order, 0, warm_one, &warm);
@@ -86,6 +102,93 @@ int emb_shard_warm(struct emb_shard *shard)
     if (shard->options.memory_bytes)
         emb_layers_trim(shard->layers);
     return status;
+}
+
+/* ---- reading ahead after it ---- */
+
+void emb_warm_stop(struct emb_shard *shard)
+{
+    shard->warm_table = shard->n_tables;
+    shard->warm_key = 0;
+    for (int t = 0; t < shard->n_tables; t++) {
+        free(shard->gone[t].keys);
+        shard->gone[t] = (struct emb_gone){0};
+    }
+}
+
+void emb_warm_again(struct emb_shard *shard, struct emb_gone *gone)
+{
+    emb_warm_stop(shard);
+    shard->warm_table = 0;
+    for (int t = 0; t < shard->n_tables && gone; t++)
+        if (gone[t].all) {
+            shard->gone[t] = gone[t];
+            gone[t] = (struct emb_gone){0};
+        }
+}
+
+static bool is_all_in_memory(const struct emb_table *table)
+{
+    return table->store.n_rows - table->n_tombstones == table->n_rows;
+}
+
+/* AGAIN: more of them are left. */
+static int fetch_gone(struct emb_shard *shard, int t)
+{
+    struct emb_gone *gone = &shard->gone[t];
+    size_t n = gone->n < WARM_ROWS ? gone->n : WARM_ROWS;
+    int status = n ? emb_shard_fetch_all(shard, t, gone->keys + gone->n - n, n) : CLU_OK;
+    if (status)
+        return status;
+    gone->n -= n;
+    if (gone->n)
+        return CLU_E_AGAIN;
+    free(gone->keys);
+    *gone = (struct emb_gone){0};
+    if (is_all_in_memory(&shard->table[t]))
+        shard->table[t].on_disk_only = false;
+    return CLU_OK;
+}
+
+static int warm_piece(struct emb_shard *shard)
+{
+    const int t = shard->warm_table;
+    struct emb_table *table = &shard->table[t];
+    struct warm warm = {shard, table, 0, WARM_ROWS, false};
+    if (table->on_disk_only && shard->gone[t].all) {
+        int status = fetch_gone(shard, t);
+        if (status)
+            return status;
+    }
+    struct emb_layers_view *view = NULL;
+    int order[EMB_N_LAYERS], n_order = emb_shard_order(shard, order), status = CLU_OK;
+    if (table->on_disk_only) {
+        status = emb_layers_view_open(shard->layers, &view);
+        if (!status)
+            status = emb_layers_walk(view, t, order, n_order, shard->warm_key, warm_one, &warm);
+        emb_layers_view_close(view);
+        emb_trim_map(shard);
+    }
+    if (status && (status != CLU_E_AGAIN || !warm.full))
+        return status;
+    if (is_all_in_memory(table))
+        table->on_disk_only = false;
+    shard->warm_table++;
+    shard->warm_key = 0;
+    return CLU_OK;
+}
+
+int emb_shard_warm_advance(struct emb_shard *shard, int64_t budget_us)
+{
+    const int64_t until = emb_now_us() + budget_us;
+    while (shard->warm_table < shard->n_tables) {
+        int status = warm_piece(shard);
+        if (status && status != CLU_E_AGAIN)
+            return status;
+        if (shard->warm_table < shard->n_tables && emb_now_us() >= until)
+            return CLU_E_AGAIN;
+    }
+    return CLU_OK;
 }
 
 /* ---- load ---- */

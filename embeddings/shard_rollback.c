@@ -1,21 +1,14 @@
 /* Going back to a snapshot that the environment still holds: the last confirmed one, or a later
  * finished one. Later layers are dropped, and of the rows in memory those that changed since are
- * fetched again. So it costs what changed, not the table.
+ * fetched again: now, or with warm_later by and by (shard_load.c). So it costs what changed, not
+ * the table, and with warm_later hardly that.
  */
 #include "cluster/status.h"
 #include "embeddings/shard_internal.h"
 
 #include <stdlib.h>
 
-/* The keys of rows that left memory: where all rows were in memory before, fetching these from the
- * layers makes it so again (I1). */
-struct gone {
-    uint64_t *keys;
-    size_t n, capacity;
-    bool all; /* keys are all that is not in memory */
-};
-
-static void note_gone(struct gone *gone, uint64_t key)
+static void note_gone(struct emb_gone *gone, uint64_t key)
 {
     if (gone->all && gone->n == gone->capacity) {
         size_t capacity = gone->capacity ? 2 * gone->capacity : 1024;
@@ -31,19 +24,23 @@ static void note_gone(struct gone *gone, uint64_t key)
 }
 
 /* Forgets the rows in memory that are not those of the state with this clock: what is not in a
- * layer, and what changed later. gone [n_tables], zeroed. */
-static void forget_later(struct emb_shard *shard, uint64_t clock, struct gone *gone)
+ * layer, and, where layers were dropped that held rows, what changed later (else a row that is as
+ * the layers hold it (I2) did not). gone [n_tables], zeroed. */
+static void forget_later(struct emb_shard *shard, uint64_t clock, bool dropped,
+                         struct emb_gone *gone)
 {
     for (int t = 0; t < shard->n_tables; t++) {
         struct emb_table *table = &shard->table[t];
-        gone[t].all = !table->on_disk_only;
+        gone[t] = shard->gone[t]; /* of a roll-back before, not read again yet */
+        shard->gone[t] = (struct emb_gone){0};
+        gone[t].all |= !table->on_disk_only;
         for (uint32_t slot = 0; slot < table->store.n_slots; slot++) {
             uint8_t flags = *emb_store_flags(&table->store, slot);
             if (!(flags & EMB_SLOT_LIVE))
                 continue;
-            uint32_t last_step = emb_value_u32(emb_slot_value(table, slot), EMB_VALUE_STEP);
-            bool later = (flags & (EMB_SLOT_DIRTY | EMB_SLOT_SEALING | EMB_SLOT_TOMBSTONE)) ||
-                         last_step > clock;
+            bool later =
+                (flags & (EMB_SLOT_DIRTY | EMB_SLOT_SEALING | EMB_SLOT_TOMBSTONE)) ||
+                (dropped && emb_value_u32(emb_slot_value(table, slot), EMB_VALUE_STEP) > clock);
             if (!later && !shard->rows_put)
                 continue;
             note_gone(&gone[t], emb_store_key(&table->store, slot));
@@ -56,7 +53,7 @@ static void forget_later(struct emb_shard *shard, uint64_t clock, struct gone *g
 
 /* Fetches what forget_later took, as it was before: a key that exists nowhere must not be looked
  * for on disk ever after. Costs what changed, not the table. */
-static int fetch_again(struct emb_shard *shard, const struct gone *gone)
+static int fetch_again(struct emb_shard *shard, const struct emb_gone *gone)
 {
     enum { AT_ONCE = 4096 };
     int status = CLU_OK;
@@ -70,6 +67,18 @@ static int fetch_again(struct emb_shard *shard, const struct gone *gone)
         if (!status && gone[t].all && table->store.n_rows == table->n_rows)
             table->on_disk_only = false;
     }
+    return status;
+}
+
+/* Whether any of the layers holds anything. */
+static int hold_rows(struct emb_shard *shard, const int *layers, int n_layers, bool *rows_p)
+{
+    uint64_t n = 0;
+    int status = CLU_OK;
+    for (int t = 0; t < shard->n_tables && !status && n == 0; t++)
+        for (int l = 0; l < n_layers && !status && n == 0; l++)
+            status = emb_layers_count(shard->layers, t, layers[l], &n);
+    *rows_p = n > 0;
     return status;
 }
 
@@ -91,18 +100,23 @@ int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
         n_layers = 2;
     }
     struct emb_info info = {0};
-    struct gone gone[EMB_MAX_TABLES] = {0};
+    struct emb_gone gone[EMB_MAX_TABLES] = {0};
+    bool dropped = true;
     int status = emb_info_get(shard, role, &info);
     if (status == CLU_E_NOT_FOUND)
         status = CLU_OK; /* the state before training */
-    if (status)
+    if (!status)
+        status = hold_rows(shard, layers, n_layers, &dropped);
+    if (status) {
+        emb_info_fini(&info);
         return status;
+    }
     if (shard->log)
         emb_pushlog_drop(shard->log);
     info.lsn = shard->durable_lsn; /* what the log holds is void */
     status = emb_layers_reset(shard, layers, n_layers, &roles, &info);
     if (!status)
-        forget_later(shard, info.clock, gone);
+        forget_later(shard, info.clock, dropped, gone);
     if (!status)
         status = emb_info_adopt(shard, &info);
     emb_info_fini(&info);
@@ -112,7 +126,9 @@ int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
             status = emb_pushlog_cut(shard->log, shard->durable_lsn);
     }
     shard->rows_put = false;
-    if (!status)
+    if (!status && shard->options.warm_later)
+        emb_warm_again(shard, gone);
+    else if (!status)
         status = fetch_again(shard, gone);
     for (int t = 0; t < shard->n_tables; t++)
         free(gone[t].keys);

@@ -295,7 +295,10 @@ int psv_server_run(const struct psv_server_options *options)
         status = begin_first_life(options, server, member, &generation);
     if (!status)
         status = obey(options, server, member, generation);
+    bool damaged = server && psv_server_status(server) == CLU_E_CORRUPT;
     int stopped = psv_server_stop(server);
+    if (damaged) /* found while rows were served: whoever is started again must not find it too */
+        set_aside(options->dir);
     if (!status)
         status = stopped;
     clu_member_leave(member, status, status ? clu_status_text(status) : NULL);

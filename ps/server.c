@@ -1,10 +1,11 @@
 /* Shard threads: each polls its own ROUTER and gives every message to its psv_shard.
  *
  * A thread takes messages until none waits or BURST of them are done, then lets time pass
- * (deadlines, snapshot slices), and sleeps only when nothing is left to take. Stopping is an
- * eventfd in the same poll. What the threads share with the rest of the process: a stop flag, a
- * status, and their figures: as metrics, which are atomics, and as a copy under a lock, which is
- * taken twice a second.
+ * (deadlines, snapshot slices), and sleeps only when nothing is left to take and no row is left to
+ * be read ahead: a server that was started again serves at once, and reads its rows in between.
+ * Stopping is an eventfd in the same poll. What the threads share with the rest of the process: a
+ * stop flag, a status, and their figures: as metrics, which are atomics, and as a copy under a
+ * lock, which is taken twice a second.
  */
 #include "ps/server.h"
 
@@ -33,6 +34,7 @@ enum {
     QUEUE_LENGTH =
         64, /* messages a peer: a worker has a few in flight, and a reply may be megabytes */
     FIGURES_MS = 500,
+    WARM_US = 500, /* that a message may wait for rows that are read ahead */
 };
 
 struct thread {
@@ -131,6 +133,7 @@ static void *thread_main(void *argument)
     struct psv_server *server = thread->server;
     struct clu_message message;
     struct clu_poll polls[2] = {{.socket = thread->socket}, {.fd = thread->wake}};
+    bool warm = false;
     clu_message_init(&message);
     while (!atomic_load(&server->stop)) {
         bool empty = serve(thread, &message);
@@ -139,8 +142,13 @@ static void *thread_main(void *argument)
         note_status(server, psv_shard_status(thread->shard));
         if (now >= thread->figures_at_ms)
             keep_figures(thread, now);
+        if (empty && !warm) {
+            int status = emb_shard_warm_advance(thread->rows, WARM_US);
+            warm = status != CLU_E_AGAIN;
+            note_status(server, warm ? status : CLU_OK);
+        }
         if (empty) /* as far as was seen: clu_poll looks before it sleeps */
-            clu_poll(polls, 2, wait_ms);
+            clu_poll(polls, 2, warm ? wait_ms : 0);
     }
     clu_message_close(&message);
     keep_figures(thread, now_ms());
@@ -168,6 +176,7 @@ static int open_thread(struct psv_server *server, int index)
         .dir = dir,
         .memory_bytes = options->memory_bytes / (uint64_t)options->n_shards,
         .map_bytes = options->map_bytes,
+        .warm_later = true,
     };
     if (!status)
         status = emb_durability_by_name(options->durability, &rows.durability);

@@ -106,6 +106,10 @@ static void finish_commit(struct schd_scheduler *s)
     if (!s->commit_inline)
         pthread_join(s->commit, NULL);
     s->commit_inline = s->commit_running = false;
+    if (!s->commit_status) /* written just now; upon what, was known or not */
+        s->sure_step = !s->committing.base_step || s->committing.base_step == s->sure_step
+                           ? s->committing.step
+                           : 0;
     schd_event_snapshot(s, s->committing.step, s->committing.base_step, s->commit_status);
     schd_coordinator_committed(s->coordinator, schd_now_ms(), s->committing.step, s->commit_status);
     if (!s->commit_status)
@@ -260,8 +264,12 @@ static void recover(struct schd_scheduler *s, bool anew)
     if (schd_event_plan(s, way))
         return;
     if (way != SCHD_WAY_STAND) {
-        if (clu_snapshot_newest(s->snapshot_root, folder, &manifest))
+        /* Gone back to once without reading all of it, which is the table: servers that hold that
+         * state read none of it, and one that does checks what it reads. When the job is here
+         * again before another snapshot, it is read first. */
+        if (clu_snapshot_newest(s->snapshot_root, s->sure_step, folder, &manifest))
             folder[0] = '\0';
+        s->sure_step = 0;
         clu_snapshot_set_aside(s->snapshot_root, manifest.step);
         clu_snapshot_sweep(s->snapshot_root, CLU_SNAPSHOT_ALL); /* whoever wrote there is gone */
         clu_remove_tree(s->move_root);
@@ -586,8 +594,9 @@ static int begin_life(struct schd_scheduler *s, bool again)
     struct schd_life life = {0};
     struct clu_manifest manifest = {0};
     if (!again) {
-        if (!clu_snapshot_newest(s->snapshot_root, life.resume, &manifest))
+        if (!clu_snapshot_newest(s->snapshot_root, 0, life.resume, &manifest))
             clu_info("resuming from %s", life.resume);
+        s->sure_step = manifest.step;
         clu_snapshot_set_aside(s->snapshot_root, manifest.step);
         clu_snapshot_sweep(s->snapshot_root, CLU_SNAPSHOT_ALL);
         clu_remove_tree(s->move_root);

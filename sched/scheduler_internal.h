@@ -61,6 +61,8 @@ struct schd_scheduler {
     pthread_t commit;
     int commit_fd, commit_status;
     struct clu_manifest committing;
+    uint64_t sure_step; /* the newest snapshot, links too, was written or read by this process, and
+                           nobody went back to it since; 0: none */
 
     /* the removal of what servers left, in a thread of its own (scheduler_sweep.c) */
     bool sweeping;

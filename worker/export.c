@@ -95,7 +95,7 @@ int wrk_export_find_snapshot(const char *path, char folder_p[CLU_PATH_BYTES])
         if (!slash)
             return status;
         *slash = 0;
-        int second = clu_snapshot_newest(root, folder_p, NULL);
+        int second = clu_snapshot_newest(root, 0, folder_p, NULL);
         if (second)
             return clu_fail(status, "%s: no whole snapshot is left", root);
         clu_warn("using %s, the newest snapshot that is whole", folder_p);

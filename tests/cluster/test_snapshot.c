@@ -79,7 +79,7 @@ static uint64_t newest(void)
 {
     char folder[CLU_PATH_BYTES];
     struct clu_manifest manifest;
-    if (clu_snapshot_newest(root, folder, &manifest))
+    if (clu_snapshot_newest(root, 0, folder, &manifest))
         return 0;
     uint64_t step = manifest.step;
     clu_manifest_fini(&manifest);
@@ -98,9 +98,9 @@ static void test_a_committed_snapshot_is_found_and_verifies(void)
     char folder[CLU_PATH_BYTES];
     struct clu_manifest manifest;
     open_root();
-    CU_ASSERT_EQUAL(clu_snapshot_newest(root, folder, NULL), CLU_E_NOT_FOUND);
+    CU_ASSERT_EQUAL(clu_snapshot_newest(root, 0, folder, NULL), CLU_E_NOT_FOUND);
     commit(100, 0);
-    CU_ASSERT_EQUAL_FATAL(clu_snapshot_newest(root, folder, &manifest), CLU_OK);
+    CU_ASSERT_EQUAL_FATAL(clu_snapshot_newest(root, 0, folder, &manifest), CLU_OK);
     CU_ASSERT_EQUAL(manifest.job_id, 5);
     CU_ASSERT_EQUAL(manifest.generation, 2);
     CU_ASSERT_EQUAL(manifest.step, 100);
@@ -236,6 +236,51 @@ static void test_a_damaged_snapshot_is_passed_over_for_the_one_before(void)
             CU_ASSERT_EQUAL(newest(), 10);
             close_root();
         }
+}
+
+static uint64_t newest_if_sure_of(uint64_t step)
+{
+    char folder[CLU_PATH_BYTES];
+    struct clu_manifest manifest = {0};
+    (void)clu_snapshot_newest(root, step, folder, &manifest);
+    uint64_t found = manifest.step;
+    clu_manifest_fini(&manifest);
+    return found;
+}
+
+/* Who is sure of a snapshot reads all but its rows, of which the sizes must be right; what an older
+ * one stands upon is then read all the same. */
+static void test_of_a_snapshot_one_is_sure_of_the_rows_are_not_read(void)
+{
+    static const struct {
+        const char *name;
+        int how;
+        uint64_t found;
+    } cases[] = {
+        {"step-000000000030/rows/shard-0", 2, 30}, {"step-000000000030/rows/shard-0", 0, 20},
+        {"step-000000000030/rows/shard-0", 1, 20}, {"step-000000000030/dense.safetensors", 2, 20},
+        {"step-000000000020/rows/shard-1", 2, 30}, {"step-000000000020/rows/shard-1", 0, 10},
+        {"step-000000000010/rows/shard-1", 2, 30}, {"step-000000000010/rows/shard-1", 0, 0},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        open_root();
+        commit(10, 0);
+        commit_delta(20, 10, 0);
+        commit_delta(30, 20, 0);
+        damage(cases[i].name, cases[i].how);
+        CU_ASSERT_EQUAL(newest_if_sure_of(30), cases[i].found);
+        CU_ASSERT(newest_if_sure_of(20) < 30);
+        CU_ASSERT(newest() < 30);
+        close_root();
+    }
+    open_root();
+    commit(10, 0);
+    commit_delta(20, 10, 0);
+    commit_delta(30, 20, 0);
+    damage("step-000000000010/rows/shard-0", 2);
+    damage("step-000000000030/dense.safetensors", 2);
+    CU_ASSERT_EQUAL(newest_if_sure_of(30), 0);
+    close_root();
 }
 
 static void test_a_commit_is_refused_when_the_disk_disagrees_with_a_report(void)
@@ -587,6 +632,7 @@ SUITE("cluster.snapshot", T(test_a_committed_snapshot_is_found_and_verifies),
       T(test_a_sweep_spares_what_is_being_written), T(test_keep_removes_the_oldest),
       T(test_a_pinned_snapshot_stays_until_a_newer_one_is_pinned),
       T(test_a_damaged_snapshot_is_passed_over_for_the_one_before),
+      T(test_of_a_snapshot_one_is_sure_of_the_rows_are_not_read),
       T(test_a_commit_is_refused_when_the_disk_disagrees_with_a_report),
       T(test_a_reported_sum_is_taken_without_reading), T(test_committing_twice_is_committing_once),
       T(test_a_damaged_snapshot_is_replaced_and_set_aside),
