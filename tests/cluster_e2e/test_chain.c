@@ -64,55 +64,139 @@ static void expect(const struct driver *d, const char *script, const char *expec
     CU_ASSERT_STRING_EQUAL(line, expected);
 }
 
-/* Stops the job where its newest snapshot is a delta with at least two links below it: those that a
- * busy machine took too late are removed, and where it took too few, the job starts anew. */
+/* The process of a rank; -1. */
+static pid_t find_rank(const struct driver *d, int rank)
+{
+    char path[64], text[16384], wanted[64];
+    int size = snprintf(wanted, sizeof(wanted), "OMPI_COMM_WORLD_RANK=%d", rank);
+    for (int i = 0;; i++) {
+        pid_t pid = driver_find_worker(d, i);
+        snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
+        FILE *file = pid > 0 ? fopen(path, "r") : NULL;
+        size_t n = file ? fread(text, 1, sizeof(text), file) : 0;
+        if (file)
+            fclose(file);
+        if (pid < 0 || memmem(text, n, wanted, (size_t)size + 1))
+            return pid;
+    }
+}
+
+/* How many snapshots of this job have become whole. */
+static int n_whole(const struct driver *d)
+{
+    char path[700], line[4096];
+    int n = 0;
+    snprintf(path, sizeof(path), "%s/out/run/metrics.jsonl", d->folder);
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof(line), file))
+        n += strstr(line, "\"kind\":\"snapshot\"") && strstr(line, "\"status\":0");
+    if (file)
+        fclose(file);
+    return n;
+}
+
+static bool is_being_written(const struct driver *d)
+{
+    char path[700];
+    bool found = false;
+    snprintf(path, sizeof(path), "%s/out/run/snapshot", d->folder);
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        found |= strstr(entry->d_name, ".part") != NULL;
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
+/* Has the job take its nth snapshot, a few steps on, and wait for it: rank 1 stands still, and with
+ * it everybody at their next sum, but for the moment in which the snapshot begins. So what lies
+ * between two snapshots does not depend on how busy the machine is. */
+static void take_snapshot(const struct driver *d, pid_t rank1, int nth)
+{
+    char answer[1024];
+    int64_t until = driver_now_ms() + RUN_WITHIN_MS;
+    while (driver_ask(d, SLUICE, "snapshot", "", answer, sizeof(answer)) != 0 &&
+           driver_now_ms() < until)
+        driver_nap(20);
+    CU_ASSERT(driver_kill(rank1, SIGCONT));
+    while (!is_being_written(d) && n_whole(d) < nth && driver_now_ms() < until)
+        driver_nap(1);
+    CU_ASSERT(driver_kill(rank1, SIGSTOP));
+    while (n_whole(d) < nth && driver_now_ms() < until)
+        driver_nap(20);
+    CU_ASSERT_EQUAL(n_whole(d), nth);
+}
+
+/* Stops the job, in its second epoch, where its newest snapshot is a delta with three links below
+ * it or more. */
 static void stop_on_a_chain(struct driver *d)
 {
-    static const char delta[] = "kind       delta upon step";
-    char line[256] = "";
-    for (int i = 0; i < 6 && strcmp(line, delta) != 0; i++) {
-        shell(d, "rm -rf $D/out", line, sizeof(line));
-        CU_ASSERT_EQUAL_FATAL(driver_start(d, SLUICE, NULL), 0);
-        CU_ASSERT(driver_await_text(d, "metrics.jsonl", "\"step\":190,", RUN_WITHIN_MS));
-        kill(d->pid, SIGTERM);
-        CU_ASSERT_EQUAL(driver_wait(d, RUN_WITHIN_MS), 75);
-        shell(d,
-              "while [ $($S inspect --json $R | grep -o '\"folder\"' | wc -l) -lt 4 ]; do "
-              "t=$(ls -d $R/step-* | tail -1); [ -n \"$t\" ] || break; rm -rf $t; done; "
-              "$S inspect $R | grep -o 'kind       delta upon step'",
-              line, sizeof(line));
-    }
-    CU_ASSERT_STRING_EQUAL(line, delta);
+    char *by_hand[] = {"--snapshot-every", "0", "--dead-after-ms", "120000", "--request-timeout-ms",
+                       "120000",           NULL};
+    char line[256];
+    CU_ASSERT_EQUAL_FATAL(driver_start(d, SLUICE, by_hand), 0);
+    CU_ASSERT(driver_await_text(d, "metrics.jsonl", "\"step\":100,", RUN_WITHIN_MS));
+    pid_t rank1 = find_rank(d, 1);
+    CU_ASSERT_FATAL(driver_kill(rank1, SIGSTOP));
+    for (int nth = 1; nth <= 4; nth++)
+        take_snapshot(d, rank1, nth);
+    kill(d->pid, SIGTERM);
+    CU_ASSERT(driver_kill(rank1, SIGCONT));
+    CU_ASSERT_EQUAL(driver_wait(d, RUN_WITHIN_MS), 75);
+    shell(d, "$S inspect $R | grep -o 'kind       delta upon step'", line, sizeof(line));
+    CU_ASSERT_STRING_EQUAL(line, "kind       delta upon step");
+    expect(d, "[ $($S inspect --json $R | grep -o '\"folder\"' | wc -l) -ge 4 ] && echo long",
+           "long");
+}
+
+/* The nth newest snapshot of a chain is, row for row and exported, the full one that another job
+ * ends with which ends at its step. */
+static void compare(const struct driver *d, struct driver *full, int nth)
+{
+    char script[1600], step[64], here[64];
+    char *until[] = {"--max-steps", step, "--snapshot-every", "0", NULL};
+    snprintf(script, sizeof(script), "ls -d $R/step-* | tail -%d | head -1 | sed 's/.*step-0*//'",
+             nth);
+    shell(d, script, step, sizeof(step));
+    snprintf(
+        script, sizeof(script),
+        "t=$R/step-$(printf %%012d %s); grep -q '\"base\": null' $t/manifest.json && echo full; "
+        "$S inspect --digest $t",
+        step);
+    shell(d, script, here, sizeof(here)); /* a delta */
+    run(full, until, 0);
+    expect(full, "grep -c '\"base\": null' $R/$(cat $R/latest)/manifest.json", "1");
+    expect(full, "$S inspect --digest $R", here);
+    snprintf(script, sizeof(script),
+             "rm -rf $D/a $D/b; $S export --snapshot $R/step-$(printf %%012d %s) --out $D/a "
+             "2>$D/why && $S export --snapshot '%s'/out/run/snapshot --out $D/b 2>$D/why && "
+             "[ $($S inspect --digest $D/a) = $($S inspect --digest $D/b) ] && echo same",
+             step, full->folder);
+    expect(d, script, "same");
 }
 
 static void test_a_chain_is_the_full_snapshot_in_its_place(void)
 {
     struct driver d, full;
-    char *rare[] = {"--snapshot-every", "40", NULL}; /* a busy machine writes no faster */
     char *all_full[] = {"--snapshot-every", "40", "--snapshot-full-every", "1", NULL};
-    char script[1600], out[600];
+    char out[600], digest[64];
     unsigned before = CU_get_number_of_failures();
     open_job(&d);
-    run(&d, rare, 0);
+    stop_on_a_chain(&d);
     open_job(&full);
+    compare(&d, &full, 3);
+    compare(&d, &full, 1);
     run(&full, all_full, 0);
     expect(&full, "cat $R/step-*/manifest.json | grep '\"base\"' | sort -u", " \"base\": null,");
-    expect(&d, "test $(grep -l '\"base\": null' $R/step-*/manifest.json | wc -l) -lt 6 && echo few",
-           "few");
-    expect(&d, "$S inspect $R | grep '^kind'", "kind       full"); /* the last of a job is */
-    /* snapshots may come some steps late: those that both jobs took are compared */
-    snprintf(
-        script, sizeof(script),
-        "for t in $R/step-*; do f='%s'/out/run/snapshot/$(basename $t); [ -d $f ] || continue; "
-        "n=$((n + 1)); [ \"$($S inspect --digest $t)\" = \"$($S inspect --digest $f)\" ] || "
-        "echo $t; grep -q '\"base\": null' $t/manifest.json || delta=$t; done; "
-        "[ $n -gt 1 ] && $S export --snapshot $delta --out $D/a 2>$D/why && "
-        "$S export --snapshot '%s'/out/run/snapshot/$(basename $delta) --out $D/b 2>$D/why && "
-        "[ $($S inspect --digest $D/a) = $($S inspect --digest $D/b) ] && echo same",
-        full.folder, full.folder);
-    expect(&d, script, "same");
-    snprintf(out, sizeof(out), "%s/out", d.folder);
+    snprintf(out, sizeof(out), "%s/out", full.folder);
     small_data_digest(SLUICE, out, calm);
+    CU_ASSERT_FATAL(calm[0] != '\0');
+    run(&d, NULL, 0);
+    expect(&d, "$S inspect $R | grep '^kind'", "kind       full"); /* the last of a job is */
+    snprintf(out, sizeof(out), "%s/out", d.folder);
+    small_data_digest(SLUICE, out, digest);
+    CU_ASSERT_STRING_EQUAL(digest, calm);
     driver_close(&d, CU_get_number_of_failures() > before);
     driver_close(&full, CU_get_number_of_failures() > before);
 }
