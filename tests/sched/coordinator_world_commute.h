@@ -20,8 +20,9 @@
  * These are: a process asks to be let in; a member has a receipt; a server hears a map (it looks at
  * it when it is told to go back, with the newest one before that), a welcome, or that it has to ask
  * again; a worker its first welcome. Of beats: those of servers, of the dead, and of those who have
- * to join again. A worker's beat is not among them, as the map that it is answered with depends on
- * when it is heard; nor is that of a server which may be drained meanwhile.
+ * to join again. With which map another's beat is answered depends on when it is heard: a worker's
+ * is not among them, but rank 0's where no other map can be made before (is_map_steady); nor is that
+ * of a server which may be drained meanwhile.
  *
  * That nothing is lost is also tried: test_an_order_left_out_shows_nothing_else.
  */
@@ -37,13 +38,53 @@ static inline bool may_be_drained(int i)
     return (changes == DRAINS && i == 1) || i == ADDED;
 }
 
+/* A member that trains or serves, and that the job counts on; nothing is on the way by which it
+ * could end, or begin anew. */
+static inline bool is_settled(const struct world *w, int i)
+{
+    const struct process *p = &w->p[i];
+    const struct member *c = member_of(w, i);
+    if (!c || c->state == SCHD_DRAINED)
+        return !c || has_ended(p);
+    if (has_ended(p) || !p->was_in || p->rejoining || !c->attached ||
+        c->incarnation != p->incarnation || (c->state != SCHD_IN && c->state != SCHD_READY))
+        return false;
+    for (int j = 0; j < p->n_up; j++)
+        if (p->up[j].op == CLU_CONTROL_JOIN || p->up[j].op == CLU_CONTROL_LEAVE)
+            return false;
+    for (int j = 0; j < p->n_down; j++)
+        if (p->down[j].op == CLU_CONTROL_REFUSE || p->down[j].op == CLU_CONTROL_WELCOME ||
+            (p->down[j].op == CLU_CONTROL_ORDER &&
+             (p->down[j].order == CLU_ORDER_STOP || p->down[j].order == CLU_ORDER_RESTORE)))
+            return false;
+    return true;
+}
+
+/* Nothing can happen that makes another map before what rank 0 says next is heard: nobody is lost
+ * or will be, and the change of shape, if there is one, ends by a word of rank 0's own. */
+static inline bool is_map_steady(const struct world *w)
+{
+    bool steady =
+        w->n_crashes >= w->max_crashes && w->c->phase == SCHD_RUNNING && !w->need_recovery &&
+        !w->planned && w->n_stale == 0 &&
+        (w->c->change == SCHD_CHANGE_MOVING ||
+         (w->c->change == SCHD_CHANGE_NONE && (w->asked || changes == STAYS || changes == STOPS)));
+    for (int i = 0; i < N && steady; i++)
+        steady = !w->unseen[i] && is_settled(w, i);
+    return steady;
+}
+
 /* A beat that does nothing but acknowledge, and whose answer nobody asks for: what it brings again
- * is passed over, and a server looks at its map only when it is told to go back, with a map. */
+ * is passed over, a server looks at its map only when it is told to go back, with a map, and rank 0
+ * has the newest. */
 static inline bool is_private_beat(const struct world *w, int i)
 {
+    const struct process *p = &w->p[i];
     const struct member *c = member_of(w, i);
-    return w->p[i].n_up > 0 && w->p[i].up[0].op == CLU_CONTROL_BEAT && !may_be_drained(i) &&
-           (has_ended(&w->p[i]) || role_of(i) == CLU_ROLE_PS || (c && !c->attached));
+    if (p->n_up == 0 || p->up[0].op != CLU_CONTROL_BEAT || may_be_drained(i))
+        return false;
+    return has_ended(p) || role_of(i) == CLU_ROLE_PS || (c && !c->attached) ||
+           (i == 2 && p->up[0].map.version == w->c->map.version && is_map_steady(w));
 }
 
 /* What it changes is asked by nobody else, and what it says waits at the end of its own queue. */

@@ -30,7 +30,8 @@
  *   which nobody can tell whether it has happened yet is taken first and alone
  *   (coordinator_world_commute.h says which, and why no order is lost by it). Where there is but
  *   one way to go, the states on it are looked at and not kept. Time passes only when nothing else
- *   can happen.
+ *   can happen; a state that comes again on the way from itself is one in which something waits for
+ *   ever, though there are beats.
  * - Some random orders, and in each of them every crash at every point; what follows comes in order
  *   or at random.
  * - Random orders with up to three crashes in which time passes at any moment, so that whoever is
@@ -42,12 +43,8 @@
  * scheduler: 42 of 3951 views were missing.)
  *
  * The normal run ends the walks of the three kinds while the shape stays, and of the first two that
- * are asked to stop; it begins the others. coordinator_walk_whole (label slow) ends them all, and
- * takes more orders (SLUICE_WALK_STATES, SLUICE_WALK_ORDERS). Thousands of states with more than one
- * way to go, by kind:
- *
- *     STATES
- *
+ * are asked to stop; it begins the others. coordinator_walk_whole (label slow) goes on with them, up
+ * to 100 million states each, and takes more orders (SLUICE_WALK_STATES, SLUICE_WALK_ORDERS).
  * "bounded" is printed where a walk is not whole. What goes wrong is printed as its choices, and
  * told event by event.
  *
@@ -86,6 +83,7 @@ struct place {
     int n, n_crashes, next; /* events that can happen here, and the next to be tried */
     int only;               /* the one that does instead of all; -1: none */
     int depth;              /* choices that led here */
+    uint64_t hash;
 };
 
 static void arrive(struct place *place)
@@ -158,6 +156,15 @@ static bool is_one_future(struct place *place, uint64_t hash)
     return seen_agrees(&futures, hash, number);
 }
 
+/* Whether a state is one of those on the way to it. Then the job may come to it again and again:
+ * something waits for ever, though there are beats. */
+static bool comes_again(uint64_t hash, int at)
+{
+    while (at >= 0 && place_at(at)->hash != hash)
+        at--;
+    return at >= 0;
+}
+
 /* Depth first over every event that can come next where only one may die. A state is entered once.
  * NULL, or what went wrong at path[0, *depth_p). After max_states the newest is ended in order. */
 static const char *walk_one(uint64_t max_states, int *depth_p)
@@ -166,10 +173,15 @@ static const char *walk_one(uint64_t max_states, int *depth_p)
     int at = 0;
     open_world(&place_at(0)->w);
     place_at(0)->depth = 0;
+    place_at(0)->hash = hash_world(&place_at(0)->w);
     if (n_states < max_states)
-        enter(&place_at(0)->w, hash_world(&place_at(0)->w));
+        enter(&place_at(0)->w, place_at(0)->hash);
     arrive(place_at(0));
     while (at >= 0 && !what && n_states < max_states) {
+        if (at + 1 == MAX_DEPTH) {
+            what = "the job goes on for ever";
+            break;
+        }
         struct place *from = place_at(at), *to = place_at(at + 1);
         if (!next_choice(from, &path[from->depth])) {
             close_world(&from->w);
@@ -182,9 +194,11 @@ static const char *walk_one(uint64_t max_states, int *depth_p)
         what = is_one ? go_on(to) : NULL;
         *depth_p = to->depth;
         if (is_one && !what && !to->w.ended) {
-            uint64_t hash = hash_world(&to->w);
-            is_fresh = enter(&to->w, hash);
-            if (!is_one_future(to, hash))
+            to->hash = hash_world(&to->w);
+            is_fresh = enter(&to->w, to->hash);
+            if (!is_fresh && comes_again(to->hash, at))
+                what = "the job comes to the same again and again";
+            else if (!is_one_future(to, to->hash))
                 what = "two states of one hash are not one";
         }
         if (is_fresh && !what)
