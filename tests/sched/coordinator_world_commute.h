@@ -4,8 +4,8 @@
  *
  * - it happens whatever the others do: it is the next that its member does, or hears, or the next
  *   that the scheduler hears of it;
- * - it commutes with all that can come before it: it changes what only its own member asks (or, of a
- *   beat, the scheduler only when time has passed, which it does when nothing is left to happen),
+ * - it commutes with all that can come before it: it changes what only its own member asks (or, of
+ *   a beat, the scheduler only when time has passed, which it does when nothing is left to happen),
  *   what it says waits at the end of its member's queue, and it makes nothing impossible;
  * - none of the promises looks at what it changes.
  *
@@ -14,15 +14,15 @@
  * his, and nothing at all where it is the scheduler, comes first before he has died. The supervisor
  * may end a member, too. That leaves the same before the event as after it: what it changed is
  * forgotten with the process; a server that is about to be welcomed is part of the job, so no plan
- * names it; and of one that had not asked yet, what it would have asked is passed over while the job
- * is broken (C7).
+ * names it; and of one that had not asked yet, what it would have asked is passed over while the
+ * job is broken (C7).
  *
  * These are: a process asks to be let in; a member has a receipt; a server hears a map (it looks at
  * it when it is told to go back, with the newest one before that), a welcome, or that it has to ask
  * again; a worker its first welcome. Of beats: those of servers, of the dead, and of those who have
  * to join again. With which map another's beat is answered depends on when it is heard: a worker's
- * is not among them, but rank 0's where no other map can be made before (is_map_steady); nor is that
- * of a server which may be drained meanwhile.
+ * is not among them, but rank 0's where no other map can be made before (is_map_steady); nor is
+ * that of a server which may be drained meanwhile.
  *
  * That nothing is lost is also tried: test_an_order_left_out_shows_nothing_else.
  */

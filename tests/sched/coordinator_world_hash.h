@@ -7,11 +7,12 @@
  *      something waits for it.
  * (H2) What nobody decides by (figures, texts, counts for people) does not count, nor what a
  *      process knew that is no more, but for what is read of it after its end.
- * (H3) A process, and an incarnation, are only ever asked whether they are the same as another: they
- *      are called by the order in which the state mentions them. Where a server listens is compared
- *      with where it listens now: there, elsewhere, or nowhere.
- * (H4) Versions of the map, and lives, are compared by order, and the next is the coordinator's plus
- *      one: they are called by their rank below the coordinator's, or by how far they are above.
+ * (H3) A process, and an incarnation, are only ever asked whether they are the same as another:
+ *      they are called by the order in which the state mentions them. Where a server listens is
+ *      compared with where it listens now: there, elsewhere, or nowhere.
+ * (H4) Versions of the map, and lives, are compared by order, and the next is the coordinator's
+ *      plus one: they are called by their rank below the coordinator's, or by how far they are
+ *      above.
  * (H5) Numbers of orders, and of reports, are compared with others of the same member: they are
  *      called by their distance from the newest, or from the oldest, unless numbering may yet begin
  *      anew. Below the oldest report that is under way all numbers are alike.

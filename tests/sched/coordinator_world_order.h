@@ -1,5 +1,5 @@
-/* One order of events of the world that test_coordinator_walk.c walks: its choices, what is wrong in
- * a state or with an end, an order's last part, and an order that went wrong told once more.
+/* One order of events of the world that test_coordinator_walk.c walks: its choices, what is wrong
+ * in a state or with an end, an order's last part, and an order that went wrong told once more.
  */
 #ifndef TESTS_SCHED_COORDINATOR_WORLD_ORDER_H
 #define TESTS_SCHED_COORDINATOR_WORLD_ORDER_H

@@ -43,8 +43,8 @@
  * scheduler: 42 of 3951 views were missing.)
  *
  * The normal run ends the walks of the three kinds while the shape stays, and of the first two that
- * are asked to stop; it begins the others. coordinator_walk_whole (label slow) goes on with them, up
- * to 100 million states each, and takes more orders (SLUICE_WALK_STATES, SLUICE_WALK_ORDERS).
+ * are asked to stop; it begins the others. coordinator_walk_whole (label slow) goes on with them,
+ * up to 100 million states each, and takes more orders (SLUICE_WALK_STATES, SLUICE_WALK_ORDERS).
  * "bounded" is printed where a walk is not whole. What goes wrong is printed as its choices, and
  * told event by event.
  *
@@ -108,8 +108,8 @@ static bool next_choice(struct place *place, uint8_t *choice_p)
     return true;
 }
 
-/* Goes on from a place while there is but one way to go: nobody else needs to have been there. NULL,
- * or what went wrong on it. */
+/* Goes on from a place while there is but one way to go: nobody else needs to have been there.
+ * NULL, or what went wrong on it. */
 static const char *go_on(struct place *place)
 {
     for (;;) {
@@ -213,8 +213,8 @@ static const char *walk_one(uint64_t max_states, int *depth_p)
     return what;
 }
 
-/* The same for everybody who may die, one after the other: each may enter as many states as are left
- * of his share and those before. *whole_p: nothing was left out. */
+/* The same for everybody who may die, one after the other: each may enter as many states as are
+ * left of his share and those before. *whole_p: nothing was left out. */
 static const char *walk(uint64_t max_states, int *depth_p, bool *whole_p)
 {
     const char *what = NULL;
