@@ -1,8 +1,7 @@
 /* The world around a coordinator, as test_coordinator_walk.c walks it: what there is (this file),
  * what members do by themselves (coordinator_world_members.h), how a job's shape changes
  * (coordinator_world_moves.h), every event that can happen next, by its number
- * (coordinator_world_events.h), one order of them (coordinator_world_order.h), which may come first
- * (coordinator_world_commute.h), and a state's hash (coordinator_world_hash.h).
+ * (coordinator_world_events.h), and a state's hash (coordinator_world_hash.h).
  *
  * Wires keep order. A message that says nothing new while its like still waits (a beat behind the
  * same beat, an order that is sent again) is left out, so that queues are as long as there is
@@ -22,12 +21,11 @@
 enum {
     N = 5, /* members: ps 0, ps 1, worker 0, worker 1, and ps 2 where one is added */
     ADDED = 4,
-    SCHEDULER = N, /* in the same count, as one who may die */
-    ANYBODY,
     N_SERVERS = 3,
     MAX_OWNERS = 8, /* versions of who owns which bucket */
     MAX_QUEUE = 20,
     MAX_DEPTH = 600,
+    N_STEPS = 2, /* a snapshot after each */
     MAX_STALE = 4,
     MAX_STORED = 12288,
     STUCK_MS = 100000, /* longer than any deadline of the job */
@@ -60,10 +58,11 @@ struct process {
     uint64_t serves; /* a server: by which owners */
     /* rank 0: the owners by which it asks; known to be stored; map version of an order MOVE */
     uint64_t owners, told_owners, move_ordered;
-    int n_up, n_down, n_pending, pid, leave_status;
+    int n_up, n_down, pid, leave_status;
     bool says_again; /* its goodbye, a second later */
     struct note up[MAX_QUEUE], down[MAX_QUEUE];
     struct note pending[MAX_QUEUE]; /* reports without a receipt */
+    int n_pending;
 };
 
 struct stale { /* said by a process that is no more */
@@ -90,25 +89,21 @@ struct world {
     bool replaced[N]; /* ended by a plan, and not started yet */
     enum schd_way way;
     int n_recoveries;
+    /* what SAVE wrote last */
+    uint8_t stored[MAX_STORED];
+    size_t stored_bytes;
+    uint64_t stored_owners, stored_incarnation[N], stored_hash; /* of all the rest */
     bool cuts, is_cut;  /* the scheduler dies at its next SAVE; it did */
     const char *broken; /* a promise that broke */
     bool asked;         /* for another shape, or to stop */
     bool asked_complete;
-    /* what SAVE wrote last, while something may die yet */
-    uint64_t stored_owners, stored_incarnation[N], stored_hash; /* of all the rest */
-    size_t stored_bytes;
-    uint8_t stored[MAX_STORED];
 };
 
 static enum { STAYS, DRAINS, ADDS, STOPS } changes; /* ps 1 is drained, ps 2 added, or the end */
-static int mortal = ANYBODY;                        /* who may die */
 
 /* Who owns which bucket, by version: the same in every order of events, as a plan depends on the
  * shape alone. owned[v][r]: how many of them server r has; 0 in all: not known yet. */
 static uint16_t shard_of[MAX_OWNERS][CLU_N_BUCKETS], owned[MAX_OWNERS][N_SERVERS];
-static uint64_t n_openings; /* times that a world began, and these with it */
-
-static uint64_t n_steps = 2; /* of the job, and a snapshot after each */
 
 static struct schd_shape shape = {.n_servers = 2,
                                   .shards_per_server = 1,
@@ -209,21 +204,6 @@ static inline struct note pop(struct note *queue, int *n)
     return first;
 }
 
-/* Of snapshots and of moves an order says what became of them: till then they are said again. */
-static inline bool is_for_order(const struct note *report)
-{
-    return report->kind == CLU_REPORT_SNAPSHOT || report->kind == CLU_REPORT_MOVED;
-}
-
-/* Whether a receipt has a member forget anything, now or ever. */
-static inline bool has_receipt_for(const struct process *p, uint64_t number)
-{
-    for (int i = 0; i < p->n_pending; i++)
-        if (p->pending[i].number <= number && !is_for_order(&p->pending[i]))
-            return true;
-    return false;
-}
-
 /* The coordinator's map, as a message carries it. */
 static inline struct known map_of(const struct world *w)
 {
@@ -248,8 +228,6 @@ static inline void send(struct world *w, const struct schd_action *a)
         return; /* to a process that is no more */
     if (a->op == CLU_CONTROL_BEAT && !a->with_map)
         return; /* it is alive: nobody here doubts that */
-    if (a->op == CLU_CONTROL_RECEIPT && !has_receipt_for(p, a->number))
-        return;
     TRACE("      to %d: op %d order %d number %d step %d%s\n", i, a->op, order ? a->order.kind : 0,
           (int)a->number, (int)a->order.step, a->with_map ? ", the map" : "");
     struct note note = {.op = a->op,
@@ -291,9 +269,6 @@ static inline void note_stored(struct world *w, struct clu_packer *packer)
 static inline void save(struct world *w)
 {
     static struct clu_packer packer; /* one for all worlds, never freed */
-    w->stored_owners = w->c->map.owners;
-    if (w->n_crashes >= w->max_crashes)
-        return; /* nobody will read it */
     if (!packer.data)
         clu_packer_init(&packer);
     schd_coordinator_save(w->c, &packer);
@@ -303,6 +278,7 @@ static inline void save(struct world *w)
     }
     memcpy(w->stored, packer.data, packer.size_bytes);
     w->stored_bytes = packer.size_bytes;
+    w->stored_owners = w->c->map.owners;
     note_stored(w, &packer);
 }
 
@@ -393,7 +369,6 @@ static inline void open_world(struct world *w)
     for (int i = 0; i < ADDED; i++)
         start_process(w, i);
     w->p[ADDED].life = GONE; /* it has not begun */
-    n_openings++;
     memset(owned, 0, sizeof(owned));
     memcpy(shard_of[w->c->map.owners], w->c->map.shard_of, sizeof(w->c->map.shard_of));
     for (int b = 0; b < CLU_N_BUCKETS; b++)
@@ -414,7 +389,7 @@ static inline struct schd_coordinator *copy_coordinator(const struct schd_coordi
 {
     size_t shards = offsetof(struct schd_coordinator, map.endpoint),
            rest = offsetof(struct schd_coordinator, map.leaving);
-    struct schd_coordinator *copy = malloc(sizeof(*copy));
+    struct schd_coordinator *copy = calloc(1, sizeof(*copy));
     size_t n = (size_t)c->n_members + 1;
     struct member *members = malloc(n * sizeof(*members));
     CU_ASSERT_FATAL(copy && members && !c->first_action);
@@ -437,21 +412,9 @@ static inline struct schd_coordinator *copy_coordinator(const struct schd_coordi
     return copy;
 }
 
-/* Without what is behind the end of a queue. */
 static inline void copy_world(struct world *to, const struct world *from)
 {
-    const size_t rest = offsetof(struct world, stale);
-    memcpy((char *)to + rest, (const char *)from + rest, offsetof(struct world, stored) - rest);
-    if (from->n_crashes < from->max_crashes)
-        memcpy(to->stored, from->stored, from->stored_bytes);
-    for (int i = 0; i < N; i++) {
-        struct process *p = &to->p[i];
-        const struct process *of = &from->p[i];
-        memcpy(p, of, offsetof(struct process, up));
-        memcpy(p->up, of->up, (size_t)of->n_up * sizeof(p->up[0]));
-        memcpy(p->down, of->down, (size_t)of->n_down * sizeof(p->down[0]));
-        memcpy(p->pending, of->pending, (size_t)of->n_pending * sizeof(p->pending[0]));
-    }
+    memcpy(to, from, sizeof(*to));
     to->c = copy_coordinator(from->c);
 }
 

@@ -181,6 +181,40 @@ static inline int happen(struct world *w, int n)
     return k;
 }
 
+/* Whether nobody but member i can tell when it receives this: what it changes is asked by nobody
+ * else, and what it says waits at the end of its own queue. A server only (a worker may act of
+ * itself meanwhile), and not where it begins or ends to serve. */
+static inline bool is_private(const struct process *p, int i, const struct note *note)
+{
+    if (note->op == CLU_CONTROL_RECEIPT)
+        return note->number > 0;
+    if (role_of(i) != CLU_ROLE_PS)
+        return note->op == CLU_CONTROL_WELCOME && p->life == JOINING && !p->was_in && !note->stand;
+    return note->op == CLU_CONTROL_BEAT || note->op == CLU_CONTROL_WELCOME ||
+           (note->op == CLU_CONTROL_REFUSE && note->status == CLU_E_AGAIN);
+}
+
+/* The number of an event that commutes with all others, so that no order is lost by taking it
+ * first; -1: there is none. Only when nothing dies any more: a crash commutes with nothing. */
+static inline int private_event(const struct world *w)
+{
+    int k = 0;
+    for (int i = 0; i < N && w->n_crashes >= w->max_crashes; i++) {
+        const struct process *p = &w->p[i];
+        if (p->n_up > 0 && p->up[0].op == CLU_CONTROL_BEAT)
+            return k;
+        k += p->n_up > 0;
+        if (p->n_down > 0 && is_private(p, i, &p->down[0]))
+            return k;
+        k += p->n_down > 0;
+        if (p->life == FRESH)
+            return k;
+        k += act((struct world *)w, i, true);
+        k += w->unseen[i];
+    }
+    return -1;
+}
+
 /* A second passes: members beat, or ask again; the coordinator looks at its deadlines. */
 static inline void pass_time(struct world *w)
 {
@@ -206,11 +240,6 @@ static inline void pass_time(struct world *w)
 
 enum crash { KILLED, STILL, WITH_DISK };
 
-static inline bool may_die(int who)
-{
-    return mortal == who || mortal == ANYBODY;
-}
-
 static inline void crash_member(struct world *w, int i, enum crash how)
 {
     TRACE("  CRASH of %d, how %d\n", i, how);
@@ -229,7 +258,7 @@ static inline void restart_scheduler(struct world *w, bool downs_arrive)
     struct schd_action a;
     bool all_run = true;
     TRACE("  CRASH of the scheduler\n");
-    w->sched_crashed = w->p[2].step < n_steps; /* later the last words may be lost with it */
+    w->sched_crashed = w->p[2].step < N_STEPS; /* later the last words may be lost with it */
     schd_coordinator_free(w->c);
     w->c = schd_coordinator_create(&shape, &life, w->now);
     while (schd_coordinator_next(w->c, &a)) /* its own first SAVE is not carried out */
@@ -280,14 +309,14 @@ static inline int crash(struct world *w, int n, bool *void_p)
         return 0;
     for (int i = 0; i < N; i++) {
         int kinds = i < 2 && w->c->shape.servers_stand ? 3 : 2;
-        for (int how = 0; how < kinds && may_die(i) && !has_ended(&w->p[i]); how++)
+        for (int how = 0; how < kinds && !has_ended(&w->p[i]); how++)
             if (k++ == n)
                 crash_member(w, i, (enum crash)how);
     }
-    for (int arrive = 0; arrive < 2 && may_die(SCHEDULER); arrive++)
+    for (int arrive = 0; arrive < 2; arrive++)
         if (k++ == n)
             restart_scheduler(w, arrive);
-    for (int of = 0; of < N + 2 && may_die(SCHEDULER); of++) {
+    for (int of = 0; of < N + 2; of++) {
         bool can = of < N ? w->p[of].n_up > 0 : of == N ? w->commit_due : w->planned;
         for (int arrive = 0; arrive < 2 && can; arrive++)
             if (k++ == n)

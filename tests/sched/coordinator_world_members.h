@@ -12,7 +12,6 @@
 static inline void end_role(struct world *w, int i, int status)
 {
     w->p[i].life = GONE;
-    w->p[i].n_down = 0; /* nothing is listened to any more */
     w->p[i].leave_status = status;
     w->unseen[i] = role_of(i) == CLU_ROLE_PS || (status && status != CLU_E_INTERRUPTED);
 }
@@ -30,8 +29,8 @@ static inline void forget_pending(struct process *p, const struct note *answer)
     int kept = 0;
     for (int i = 0; i < p->n_pending; i++) {
         const struct note *r = &p->pending[i];
-        bool done = answer->op == CLU_CONTROL_RECEIPT
-                        ? !is_for_order(r) && r->number <= answer->number
+        bool by_order = r->kind == CLU_REPORT_SNAPSHOT || r->kind == CLU_REPORT_MOVED;
+        bool done = answer->op == CLU_CONTROL_RECEIPT ? !by_order && r->number <= answer->number
                     : answer->order == CLU_ORDER_COMMITTED
                         ? r->kind == CLU_REPORT_SNAPSHOT && r->step <= answer->step
                         : r->kind == CLU_REPORT_MOVED && r->step <= answer->step;
@@ -57,7 +56,7 @@ static inline void restore(struct world *w, int i, struct note note)
         return;
     w->rows[r] = note.step;
     w->rows_generation[r] = note.generation;
-    if (i == ADDED && owned[p->map.owners][r] == 0) /* it joins a life that goes on */
+    if (i == ADDED && !is_asked(w, i)) /* it joins a life that goes on */
         return;
     if (note.step > w->committed)
         break_promise(w, "a life began at a snapshot that was never committed");
@@ -188,27 +187,15 @@ static inline bool can_step(const struct world *w)
             (!reaches(w, 2, i) || !reaches(w, 3, i) || w->rows[rank_of(i)] < a->step))
             return false;
     return a->life == TRAINING && b->life == TRAINING && a->step == b->step &&
-           a->generation == b->generation && a->step < n_steps && !is_held_up(w);
-}
-
-/* Whether a worker that goes on with rows as they stand has to ask this server for them. */
-static inline bool has_rows(const struct process *p, int i)
-{
-    return role_of(i) == CLU_ROLE_PS && owned[p->map.owners][rank_of(i)] > 0;
+           a->generation == b->generation && a->step < N_STEPS && !is_held_up(w);
 }
 
 /* Workers that go on with rows as they stand: after the step that any shard has reached; the others
  * skip what they miss (ps/shard_life.c). */
 static inline void agree_on_rows(struct world *w, struct process *p)
 {
-    uint64_t most = 0;
-    for (int i = 0; i < N; i++)
-        if (has_rows(p, i) && w->rows[rank_of(i)] > most)
-            most = w->rows[rank_of(i)];
-    for (int i = 0; i < N; i++)
-        if (has_rows(p, i))
-            w->rows[rank_of(i)] = most;
-    p->step = most;
+    uint64_t most = w->rows[0] > w->rows[1] ? w->rows[0] : w->rows[1];
+    p->step = w->rows[0] = w->rows[1] = most;
 }
 
 static inline void step_together(struct world *w)
@@ -247,7 +234,7 @@ static inline bool can_stop(const struct world *w, int i)
 
 static inline bool can_finish(const struct world *w, int i)
 {
-    return w->p[i].life == TRAINING && w->p[i].step == n_steps &&
+    return w->p[i].life == TRAINING && w->p[i].step == N_STEPS &&
            (i == 2 || (w->p[2].life == GONE && w->p[2].leave_status == CLU_OK));
 }
 
@@ -278,9 +265,8 @@ static inline bool act_in(struct world *w, int i, bool dry)
 {
     struct process *p = &w->p[i];
     bool worker = role_of(i) == CLU_ROLE_WORKER;
-    for (int j = 0; j < N && worker && p->stand; j++)
-        if (has_rows(p, j) && !reaches(w, i, j))
-            return false;
+    if (worker && p->stand && (!reaches(w, i, 0) || !reaches(w, i, 1)))
+        return false; /* it has to ask both */
     if (dry)
         return true;
     if (worker && p->stand)
@@ -288,7 +274,7 @@ static inline bool act_in(struct world *w, int i, bool dry)
     if (!worker)
         report(w, i, CLU_REPORT_READY, 0);
     p->life = worker ? TRAINING : SERVING;
-    if (i == 2 && p->stand && p->step == n_steps && p->resume != p->step) {
+    if (i == 2 && p->stand && p->step == N_STEPS && p->resume != p->step) {
         p->life = COMMITTING; /* the dead had done the last step, but not stored it */
         report(w, i, CLU_REPORT_SNAPSHOT, p->step);
     }

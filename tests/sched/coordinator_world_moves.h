@@ -54,40 +54,20 @@ static inline void take_owners(struct world *w, uint64_t owners)
     w->p[2].move_ordered = 0;
 }
 
-struct plan_of_moves {
-    bool made;
-    int n;
-    uint16_t bucket[CLU_N_BUCKETS], to[CLU_N_BUCKETS];
-};
-
-/* What is to move, by the owners that rank 0 has and the servers that it knows: the same each time
- * (the owners are), so it is made once. */
-static inline const struct plan_of_moves *plan_moves(const struct world *w)
+/* What is to move, by the owners that rank 0 has and the servers that it knows. */
+static inline int plan_moves(const struct world *w, struct clu_bucket_map *map_p, uint16_t *bucket,
+                             uint16_t *to)
 {
-    static struct plan_of_moves plans[MAX_OWNERS][16];
-    static uint64_t of_walk;
-    static struct clu_bucket_map map;
-    const struct process *p = &w->p[2];
-    bool three = w->c->map.n_shards > 2 && p->map.at[2];
-    int leaves = p->map.leaving[0] | p->map.leaving[1] << 1 | p->map.leaving[2] << 2;
-    struct plan_of_moves *plan = &plans[p->owners][leaves | three << 3];
     bool alive[CLU_MAX_SHARDS];
-    for (int i = 0; i < MAX_OWNERS && of_walk != n_openings; i++)
-        for (int j = 0; j < 16; j++)
-            plans[i][j].made = false;
-    of_walk = n_openings;
-    if (plan->made)
-        return plan;
-    clu_map_init(&map, 2, 1);
-    if (three)
-        clu_map_add_server(&map, 2, 1);
-    memcpy(map.shard_of, shard_of[p->owners], sizeof(map.shard_of));
-    for (int i = 0; i < map.n_shards; i++)
-        map.leaving[i] = p->map.leaving[i];
-    clu_map_staying(&map, alive);
-    plan->n = clu_map_plan(&map, alive, CLU_MAX_SHARDS, plan->bucket, plan->to);
-    plan->made = true;
-    return plan;
+    const struct process *p = &w->p[2];
+    clu_map_init(map_p, 2, 1);
+    if (w->c->map.n_shards > 2 && p->map.at[2])
+        clu_map_add_server(map_p, 2, 1);
+    memcpy(map_p->shard_of, shard_of[p->owners], sizeof(map_p->shard_of));
+    for (int i = 0; i < map_p->n_shards; i++)
+        map_p->leaving[i] = p->map.leaving[i];
+    clu_map_staying(map_p, alive);
+    return clu_map_plan(map_p, alive, CLU_MAX_SHARDS, bucket, to);
 }
 
 static inline bool can_move(const struct world *w)
@@ -124,17 +104,19 @@ static inline void next_owners(struct world *w, int n, const uint16_t *bucket, c
  * not there (yet). */
 static inline bool move(struct world *w, bool dry)
 {
+    static struct clu_bucket_map map;
+    static uint16_t bucket[CLU_N_BUCKETS], to[CLU_N_BUCKETS];
     struct process *p = &w->p[2];
     if (!can_move(w))
         return false;
-    const struct plan_of_moves *plan = plan_moves(w);
-    bool adds = plan->n > 0 && plan->to[0] == 2; /* one shard a server */
+    int n = plan_moves(w, &map, bucket, to);
+    bool adds = n > 0 && map.server_of[to[0]] == 2;
     if (adds && !reaches(w, 2, ADDED))
         return false;
     if (dry)
         return true;
-    TRACE("  rank 0: %d buckets are to move\n", plan->n);
-    if (plan->n == 0) {
+    TRACE("  rank 0: %d buckets are to move\n", n);
+    if (n == 0) {
         p->move_ordered = 0;
         report(w, 2, CLU_REPORT_SETTLED, 0);
         return true;
@@ -142,7 +124,7 @@ static inline bool move(struct world *w, bool dry)
     for (int i = 0; i < N; i++) /* all who take part now, or will */
         if (role_of(i) == CLU_ROLE_PS && (is_asked(w, i) || (adds && i == ADDED)))
             w->p[i].serves = p->owners + 1;
-    next_owners(w, plan->n, plan->bucket, plan->to);
+    next_owners(w, n, bucket, to);
     if (adds) { /* it takes part from this step */
         w->rows[2] = p->step;
         w->rows_generation[2] = p->generation;
@@ -182,8 +164,8 @@ static inline bool ask(struct world *w, bool dry)
 static inline bool is_held_up(const struct world *w)
 {
     if (changes == STOPS)
-        return w->p[2].step == n_steps - 1 && w->c->stopping && w->asked_complete;
-    return (changes == DRAINS || changes == ADDS) && w->p[2].step == n_steps - 1 &&
+        return w->p[2].step == N_STEPS - 1 && w->c->stopping && w->asked_complete;
+    return (changes == DRAINS || changes == ADDS) && w->p[2].step == N_STEPS - 1 &&
            (!w->asked || w->c->change != SCHD_CHANGE_NONE);
 }
 
