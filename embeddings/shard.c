@@ -97,11 +97,7 @@ int emb_shard_open(const struct emb_shard_options *options, const struct emb_tab
         status = open_layers(shard);
     if (!status)
         status = emb_state_open(shard);
-    emb_warm_stop(shard);
-    if (options->warm_later)
-        emb_warm_again(shard, NULL);
-    if (!status && !options->cold && !options->warm_later)
-        status = emb_shard_warm(shard);
+    emb_warm_again(shard, NULL);
     if (status) {
         emb_shard_close(shard);
         return status;

@@ -40,8 +40,6 @@ struct emb_shard_options {
     uint64_t map_bytes;  /* address space for LMDB at the start (it grows); 0: chosen */
     uint64_t log_bytes;  /* push log at which rows are written back; 0: 512 MiB */
     uint64_t held_bytes; /* see emb_shard_snapshot_advance; 0: 1 GiB */
-    bool cold;           /* leave the rows in LMDB at open, instead of reading them ahead */
-    bool warm_later;     /* so too, but emb_shard_warm_advance is to read them ahead */
 };
 
 struct emb_shard;
@@ -56,8 +54,8 @@ int emb_durability_by_name(const char *name, enum emb_durability *durability_p);
 int emb_shard_open(const struct emb_shard_options *options, const struct emb_table_spec *tables,
                    int n_tables, struct emb_shard **shard_p);
 
-/* With warm_later: reads ahead, for about budget_us, rows that are only in LMDB, so that an open
- * costs no table; a row that is asked for before its turn is looked up there. AGAIN: call on, when
+/* After an open or a roll-back, which leave rows in LMDB and so cost no table: reads them ahead for
+ * about budget_us; a row that is asked for before its turn is looked up there. AGAIN: call on, when
  * nothing else is to do; pulls, pushes, ticks and commits go on between calls. OK: all rows are in
  * memory, or there is no room for more. CORRUPT and I/O codes as of a pull. */
 int emb_shard_warm_advance(struct emb_shard *shard, int64_t budget_us);

@@ -173,7 +173,7 @@ struct emb_shard {
     int merge_from, merge_to;        /* layers of the piece that is given */
     int merge_table;
     uint64_t merge_key;
-    int warm_table; /* warm_later: what is read ahead next; n_tables: nothing is */
+    int warm_table; /* what is read ahead next; n_tables: nothing is */
     uint64_t warm_key;
     struct emb_gone gone[EMB_MAX_TABLES]; /* these first */
     bool map_full; /* and a view keeps it from growing: nothing is cleaned till it is closed */
@@ -304,8 +304,7 @@ void emb_leave_free(struct emb_shard *shard);
 size_t emb_leave_memory(const struct emb_shard *shard);
 
 /* ---- shard_load.c ---- */
-int emb_shard_warm(struct emb_shard *shard);
-/* warm_later: what is in layers only is read from the start. gone [n_tables]: first these, where
+/* What is in layers only is read from the start. gone [n_tables]: first these, where
  * they are all there is; taken. NULL: nothing is known. */
 void emb_warm_again(struct emb_shard *shard, struct emb_gone *gone);
 void emb_warm_stop(struct emb_shard *shard);

@@ -1,4 +1,4 @@
-/* Filling a shard: from its own layers at open or after it, from snapshot files.
+/* Filling a shard: from its own layers after an open, from snapshot files.
  *
  * Reading ahead after the open is what lets a server that died serve at once: for a while its
  * pulls look many rows up in LMDB, as those of a table beyond memory do, and between them a walk
@@ -50,7 +50,7 @@ static int keep_warm(struct emb_table *table, uint64_t key, const void *value)
     return CLU_OK;
 }
 
-/* ---- reading ahead at open ---- */
+/* ---- reading ahead ---- */
 
 struct warm {
     struct emb_shard *shard;
@@ -82,29 +82,6 @@ static int warm_one(void *context, const struct emb_stored *stored)
         emb_leave_add(warm->shard, (int)(table - warm->shard->table), stored->key);
     return warm->full ? CLU_E_AGAIN : CLU_OK;
 }
-
-int emb_shard_warm(struct emb_shard *shard)
-{
-    struct emb_layers_view *view = NULL;
-    int order[EMB_N_LAYERS], n_order = emb_shard_order(shard, order);
-    int status = emb_layers_view_open(shard->layers, &view);
-    for (int t = 0; t < shard->n_tables && !status; t++) {
-        struct warm warm = {shard, &shard->table[t], 0, SIZE_MAX, false};
-        if (!warm.table->on_disk_only)
-            continue;
-        status = emb_layers_walk(view, t, order, n_order, 0, warm_one, &warm);
-        if (status == CLU_OK)
-            warm.table->on_disk_only = false; /* all of it is in memory now (I1) */
-        else if (status == CLU_E_AGAIN)
-            status = CLU_OK;
-    }
-    emb_layers_view_close(view);
-    if (shard->options.memory_bytes)
-        emb_layers_trim(shard->layers);
-    return status;
-}
-
-/* ---- reading ahead after it ---- */
 
 void emb_warm_stop(struct emb_shard *shard)
 {
@@ -252,7 +229,7 @@ static void warm_batch(struct load *load)
     struct emb_shard *shard = load->shard;
     struct emb_table *table = &shard->table[load->table];
     bool *left = &load->left[load->table];
-    if (!*left && (shard->options.cold || room_to_warm(shard, table, load->n_batch)))
+    if (!*left && room_to_warm(shard, table, load->n_batch))
         *left = true;
     for (size_t i = 0; i < load->n_batch && !*left; i++)
         *left = keep_warm(table, load->batch[i].key, load->batch[i].value) != CLU_OK;

@@ -1,7 +1,6 @@
 /* Going back to a snapshot that the environment still holds: the last confirmed one, or a later
  * finished one. Later layers are dropped, and of the rows in memory those that changed since are
- * fetched again: now, or with warm_later by and by (shard_load.c). So it costs what changed, not
- * the table, and with warm_later hardly that.
+ * forgotten, to be read again by and by (shard_load.c). So it costs what changed, not the table.
  */
 #include "cluster/status.h"
 #include "embeddings/shard_internal.h"
@@ -49,25 +48,6 @@ static void forget_later(struct emb_shard *shard, uint64_t clock, bool dropped,
         table->n_tombstones = table->n_dirty = 0;
         table->on_disk_only = true;
     }
-}
-
-/* Fetches what forget_later took, as it was before: a key that exists nowhere must not be looked
- * for on disk ever after. Costs what changed, not the table. */
-static int fetch_again(struct emb_shard *shard, const struct emb_gone *gone)
-{
-    enum { AT_ONCE = 4096 };
-    int status = CLU_OK;
-    for (int t = 0; t < shard->n_tables && !status; t++) {
-        struct emb_table *table = &shard->table[t];
-        for (size_t at = 0; gone[t].all && at < gone[t].n && !status; at += AT_ONCE) {
-            size_t n = gone[t].n - at < AT_ONCE ? gone[t].n - at : AT_ONCE;
-            status = emb_shard_fetch_all(shard, t, gone[t].keys + at, n);
-        }
-        /* unless some were evicted for others, or had gone while their older version was written */
-        if (!status && gone[t].all && table->store.n_rows == table->n_rows)
-            table->on_disk_only = false;
-    }
-    return status;
 }
 
 /* Whether any of the layers holds anything. */
@@ -126,10 +106,8 @@ int emb_shard_rollback(struct emb_shard *shard, uint64_t step)
             status = emb_pushlog_cut(shard->log, shard->durable_lsn);
     }
     shard->rows_put = false;
-    if (!status && shard->options.warm_later)
+    if (!status)
         emb_warm_again(shard, gone);
-    else if (!status)
-        status = fetch_again(shard, gone);
     for (int t = 0; t < shard->n_tables; t++)
         free(gone[t].keys);
     return status;

@@ -346,24 +346,6 @@ bool emb_snapshot_in_file(const struct emb_shard *shard)
     return shard->job && shard->job->phase == JOB_FILE;
 }
 
-/* Works until the file is what is left. linger: what the scribe has is waited for too. */
-static int work_to_file(struct emb_shard *shard, int64_t budget_us, bool linger)
-{
-    enum { NAP_US = 50 };
-    const int64_t until = budget_us < INT64_MAX / 2 ? emb_now_us() + budget_us : INT64_MAX;
-    while (shard->job->phase != JOB_FILE) {
-        int status = job_step(shard, budget_us);
-        if (status && status != CLU_E_AGAIN)
-            return status;
-        bool busy = emb_scribe_is_busy(shard->scribe);
-        if (emb_now_us() >= until || (busy && !linger))
-            return CLU_E_AGAIN;
-        if (busy)
-            usleep(NAP_US);
-    }
-    return CLU_OK;
-}
-
 static uint64_t n_rows(const struct emb_shard *shard)
 {
     uint64_t n = 0;
@@ -380,6 +362,25 @@ int64_t emb_snapshot_wait_us(const struct emb_shard *shard)
     const double file = (double)(job->is_delta ? done + left : n_rows(shard)) * FILE_COST;
     return emb_pace_wait_us(&job->pace, emb_now_us(), (double)(done * FLUSH_COST),
                             (double)(left * FLUSH_COST) + file);
+}
+
+/* Works until the file is what is left. linger: what the scribe has is waited for too. */
+static int work_to_file(struct emb_shard *shard, int64_t budget_us, bool linger)
+{
+    enum { NAP_US = 50 };
+    const int64_t until = budget_us < INT64_MAX / 2 ? emb_now_us() + budget_us : INT64_MAX;
+    while (shard->job->phase != JOB_FILE) {
+        int status = job_step(shard, budget_us);
+        if (status && status != CLU_E_AGAIN)
+            return status;
+        bool busy = emb_scribe_is_busy(shard->scribe);
+        bool rests = shard->job->phase == JOB_FLUSH && emb_snapshot_wait_us(shard) > 0;
+        if (emb_now_us() >= until || ((busy || rests) && !linger))
+            return CLU_E_AGAIN;
+        if (busy)
+            usleep(NAP_US);
+    }
+    return CLU_OK;
 }
 
 int emb_snapshot_hurry(struct emb_shard *shard, int64_t budget_us)

@@ -176,7 +176,6 @@ static int open_thread(struct psv_server *server, int index)
         .dir = dir,
         .memory_bytes = options->memory_bytes / (uint64_t)options->n_shards,
         .map_bytes = options->map_bytes,
-        .warm_later = true,
     };
     if (!status)
         status = emb_durability_by_name(options->durability, &rows.durability);

@@ -10,6 +10,10 @@
 
 enum { SCHD_ANSWER_WITHIN_MS = 3000 };
 
+/* For --help of the verbs that ask. */
+#define SCHD_ASK_EXITS                                                                             \
+    "69 when no job runs there now (it says how the last one ended), 66 when none ever did"
+
 /* Asks the job in folder out (NULL or "": sluice-run). body_p: malloc'd JSON text, caller frees, or
  * NULL. Errors: NOT_FOUND: no job was ever started there; UNAVAILABLE: none runs there now;
  * TIMEOUT: one does, and its scheduler does not answer within SCHD_ANSWER_WITHIN_MS; else the

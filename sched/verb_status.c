@@ -123,9 +123,9 @@ const struct schd_verb schd_verb_status = {
     .object_bytes = sizeof(struct options),
     .min_positionals = 0,
     .max_positionals = 1,
-    .exits =
-        "69 when no job runs there now (it says how the last one ended), 66 when none ever did\n"
-        "--watch: the job's own: 0 done, 75 stopped, else why it failed; 69 also when nobody\n"
-        "wrote down how it ended, as after a kill of its supervisor",
+    .exits = SCHD_ASK_EXITS
+    "\n"
+    "--watch: the job's own: 0 done, 75 stopped, else why it failed; 69 also when nobody\n"
+    "wrote down how it ended, as after a kill of its supervisor",
     .run = run,
 };

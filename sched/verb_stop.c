@@ -18,7 +18,6 @@ const struct schd_verb schd_verb_stop = {
     .example = "sluice stop sluice-run",
     .min_positionals = 0,
     .max_positionals = 1,
-    .exits =
-        "69 when no job runs there now (it says how the last one ended), 66 when none ever did",
+    .exits = SCHD_ASK_EXITS,
     .run = run,
 };

@@ -3,10 +3,11 @@
  *
  *     without --ask--> while it is written --whole--> after it (its layers are merged) --> without
  *
- * A snapshot is written in less than a second, so its window is short and the machine's moods count
- * in it. Each is therefore set beside the mean of the windows without before and after it, and so
- * is, to tell the noise, a window as short from the middle of the one without before it. Of both
- * kinds the figures are the mean of all rounds, each by its length, and the standard error of that.
+ * A snapshot is written over a quarter of the time since the one before (snapshot_spread), so in
+ * some seconds, and the machine's moods count in them. Each is therefore set beside the mean of the
+ * windows without before and after it, and so is, to tell the noise, a window as short from the
+ * middle of the one without before it. Of both kinds the figures are the mean of all rounds, each
+ * by its length, and the standard error of that.
  *
  * Figures: the rate of steps while and after against without, the longest step because of one, and
  * how fast full snapshots and deltas are written beside dd to the same disk.

@@ -137,6 +137,29 @@ static inline pid_t driver_await(const struct driver *d, const char *word, const
     return pid;
 }
 
+/* How many snapshots of this job have become whole; of which steps, a busy machine decides. */
+static inline int driver_n_snapshots(const struct driver *d)
+{
+    char path[700], line[4096];
+    int n = 0;
+    snprintf(path, sizeof(path), "%s/out/run/metrics.jsonl", d->folder);
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof(line), file))
+        n += strstr(line, "\"kind\":\"snapshot\"") && strstr(line, "\"status\":0");
+    if (file)
+        fclose(file);
+    return n;
+}
+
+/* Waits until there are n: false when there are not within timeout_ms. */
+static inline bool driver_await_snapshots(const struct driver *d, int n, int timeout_ms)
+{
+    for (int64_t until = driver_now_ms() + timeout_ms; driver_n_snapshots(d) < n; driver_nap(5))
+        if (driver_now_ms() > until)
+            return false;
+    return true;
+}
+
 /* Waits until the file OUT/run/NAME holds text. */
 static inline bool driver_await_text(const struct driver *d, const char *name, const char *text,
                                      int timeout_ms)

@@ -81,20 +81,6 @@ static pid_t find_rank(const struct driver *d, int rank)
     }
 }
 
-/* How many snapshots of this job have become whole. */
-static int n_whole(const struct driver *d)
-{
-    char path[700], line[4096];
-    int n = 0;
-    snprintf(path, sizeof(path), "%s/out/run/metrics.jsonl", d->folder);
-    FILE *file = fopen(path, "r");
-    while (file && fgets(line, sizeof(line), file))
-        n += strstr(line, "\"kind\":\"snapshot\"") && strstr(line, "\"status\":0");
-    if (file)
-        fclose(file);
-    return n;
-}
-
 static bool is_being_written(const struct driver *d)
 {
     char path[700];
@@ -120,12 +106,12 @@ static void take_snapshot(const struct driver *d, pid_t rank1, int nth)
            driver_now_ms() < until)
         driver_nap(20);
     CU_ASSERT(driver_kill(rank1, SIGCONT));
-    while (!is_being_written(d) && n_whole(d) < nth && driver_now_ms() < until)
+    while (!is_being_written(d) && driver_n_snapshots(d) < nth && driver_now_ms() < until)
         driver_nap(1);
     CU_ASSERT(driver_kill(rank1, SIGSTOP));
-    while (n_whole(d) < nth && driver_now_ms() < until)
+    while (driver_n_snapshots(d) < nth && driver_now_ms() < until)
         driver_nap(20);
-    CU_ASSERT_EQUAL(n_whole(d), nth);
+    CU_ASSERT_EQUAL(driver_n_snapshots(d), nth);
 }
 
 /* Stops the job, in its second epoch, where its newest snapshot is a delta with three links below

@@ -41,27 +41,12 @@ static void test_the_calm_job(void)
     driver_close(&d, false);
 }
 
-/* Snapshots that are whole; of which steps, a busy machine decides. */
-static int n_whole(const struct driver *d)
-{
-    char path[700], line[4096];
-    int n = 0;
-    snprintf(path, sizeof(path), "%s/out/run/metrics.jsonl", d->folder);
-    FILE *file = fopen(path, "r");
-    while (file && fgets(line, sizeof(line), file))
-        n += strstr(line, "\"kind\":\"snapshot\"") && strstr(line, "\"status\":0");
-    if (file)
-        fclose(file);
-    return n;
-}
-
 /* Starts it, waits until two snapshots are whole, and kills server 1. */
 static void start_and_kill(struct driver *d)
 {
     open_job(d);
     CU_ASSERT_EQUAL_FATAL(driver_start(d, SLUICE, NULL), 0);
-    for (int64_t until = driver_now_ms() + WITHIN_MS; n_whole(d) < 2 && driver_now_ms() < until;)
-        driver_nap(5);
+    CU_ASSERT(driver_await_snapshots(d, 2, WITHIN_MS));
     pid_t pid = driver_find(d, "sluice ps", "--rank 1", 0);
     CU_ASSERT_FATAL(pid > 0);
     kill(pid, SIGKILL);

@@ -170,15 +170,10 @@ static void expect(const struct driver *d, const char *script, const char *expec
  */
 static void take_snapshot(const struct driver *d, int nth)
 {
-    char script[300];
     int64_t until = driver_now_ms() + 30000;
     while (ask(d, "snapshot", "2>/dev/null") != 0 && driver_now_ms() < until)
         driver_nap(50);
-    snprintf(script, sizeof(script),
-             "for i in $(seq 600); do [ $(grep -c '\"kind\":\"snapshot\".*\"status\":0' "
-             "$R/metrics.jsonl) -ge %d ] && echo whole && break; sleep 0.05; done",
-             nth);
-    expect(d, script, "whole");
+    CU_ASSERT(driver_await_snapshots(d, nth, 30000));
 }
 
 /* The folder of a drained server is there until a snapshot without it is whole, and goes then, also

@@ -201,8 +201,7 @@ static void many_lives(enum emb_durability durability, int expire_steps)
                                         .memory_bytes = 200 << 10,
                                         .durability = durability,
                                         .map_bytes = 1 << 20,
-                                        .log_bytes = 200 << 10,
-                                        .cold = true};
+                                        .log_bytes = 200 << 10};
     struct emb_table_spec spec = crash_spec(expire_steps);
     struct rig_model *model = calloc(1, sizeof(*model));
     model->spec = spec;

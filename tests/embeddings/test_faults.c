@@ -158,6 +158,16 @@ static void test_every_allocation_may_fail_once(void)
 
 /* ---- disk full ---- */
 
+/* A file system of so much room at path; false, and said, where that is not allowed. */
+static bool mount_small(const char *path, const char *size)
+{
+    clu_mkdirs(path);
+    if (mount("tmpfs", path, "tmpfs", 0, size) == 0)
+        return true;
+    printf("  skipped: a small file system can only be mounted by root\n");
+    return false;
+}
+
 static void test_a_full_disk_loses_nothing_acknowledged(void)
 {
     char dir[256], shard_dir[300], path[300], ballast[300];
@@ -165,9 +175,9 @@ static void test_a_full_disk_loses_nothing_acknowledged(void)
     struct emb_table_spec spec = fault_spec();
     struct rig_model *model = new_model(&spec);
     rig_folder(dir, sizeof(dir), "full");
-    if (mount("tmpfs", dir, "tmpfs", 0, "size=6m") != 0) {
-        printf("  skipped: a small file system can only be mounted by root\n");
+    if (!mount_small(dir, "size=6m")) {
         free_model(model);
+        clu_remove_tree(dir);
         return;
     }
     snprintf(shard_dir, sizeof(shard_dir), "%s/shard", dir);
@@ -211,10 +221,9 @@ static void test_a_snapshot_on_a_full_disk_fails_and_harms_nothing(void)
     snprintf(disk, sizeof(disk), "%s/disk", dir);
     snprintf(path, sizeof(path), "%s/file", disk);
     snprintf(shard_dir, sizeof(shard_dir), "%s/shard", dir);
-    clu_mkdirs(disk);
-    if (mount("tmpfs", disk, "tmpfs", 0, "size=64k") != 0) {
-        printf("  skipped: a small file system can only be mounted by root\n");
+    if (!mount_small(disk, "size=64k")) {
         free_model(model);
+        clu_remove_tree(dir);
         return;
     }
     struct emb_shard_options options = {.dir = shard_dir};
@@ -260,17 +269,15 @@ static void test_a_merge_on_a_full_disk_stops_no_step(void)
     snprintf(shard_dir, sizeof(shard_dir), "%s/shard", dir);
     snprintf(path, sizeof(path), "%s/file", dir);
     snprintf(ballast, sizeof(ballast), "%s/ballast", shard_dir);
-    clu_mkdirs(shard_dir);
-    if (mount("tmpfs", shard_dir, "tmpfs", 0, "size=16m") != 0) {
-        printf("  skipped: a small file system can only be mounted by root\n");
+    if (!mount_small(shard_dir, "size=16m")) {
         free_model(model);
+        clu_remove_tree(dir);
         return;
     }
     struct emb_shard_options options = {.dir = shard_dir};
     struct emb_shard *shard;
     CU_ASSERT_EQUAL_FATAL(emb_shard_open(&options, &spec, 1, &shard), CLU_OK);
-    for (int i = 0; i < 2;
-         i++) { /* the first becomes the base, the second is to be merged into it */
+    for (int i = 0; i < 2; i++) { /* the first becomes the base, the second is to be merged */
         for (int j = 0; j < 10; j++, step++)
             CU_ASSERT_EQUAL_FATAL(rig_step(shard, model, &random, ROWS), CLU_OK);
         unlink(path);
@@ -460,7 +467,7 @@ static void test_a_bit_flipped_in_a_stored_row_is_refused(void)
     rig_folder(dir, sizeof(dir), "row");
     snprintf(shard_dir, sizeof(shard_dir), "%s/shard", dir);
     snprintf(path, sizeof(path), "%s/file", dir);
-    struct emb_shard_options options = {.dir = shard_dir, .cold = true};
+    struct emb_shard_options options = {.dir = shard_dir};
     struct emb_shard *shard;
     CU_ASSERT_EQUAL_FATAL(emb_shard_open(&options, &spec, 1, &shard), CLU_OK);
     for (int i = 0; i < 3; i++)

@@ -66,13 +66,12 @@ static int load(struct rig *rig, struct emb_shard *shard)
 }
 
 static struct emb_shard *open_shard(const struct rig *rig, enum emb_durability durability,
-                                    uint64_t memory_bytes, bool cold)
+                                    uint64_t memory_bytes)
 {
     struct emb_shard_options options = {.dir = rig->shard,
                                         .memory_bytes = memory_bytes,
                                         .durability = durability,
-                                        .map_bytes = 1 << 20, /* it has to grow meanwhile */
-                                        .cold = cold};
+                                        .map_bytes = 1 << 20}; /* it has to grow meanwhile */
     struct emb_shard *shard = NULL;
     CU_ASSERT_EQUAL_FATAL(emb_shard_open(&options, &rig->spec, 1, &shard), CLU_OK);
     return shard;
@@ -83,22 +82,20 @@ static void test_rows_are_the_same_whatever_the_memory_and_durability(void)
 {
     struct rig *rig = rig_create();
     const struct rig_model before = rig->model;
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < 6; i++) {
         const uint64_t memory[] = {0, 96 << 10, 400 << 10};
         enum emb_durability durability = i & 1 ? EMB_DURABILITY_LOG : EMB_DURABILITY_SNAPSHOT;
-        struct emb_shard *shard = open_shard(rig, durability, memory[i % 3], i >= 6);
+        struct emb_shard *shard = open_shard(rig, durability, memory[i % 3]);
         CU_ASSERT_EQUAL_FATAL(load(rig, shard), CLU_OK);
         struct emb_shard_stats stats;
         emb_shard_stats(shard, &stats);
-        if (i >= 6)
-            CU_ASSERT_EQUAL(stats.n_resident, 0)
-        else if (memory[i % 3] == 0)
+        if (memory[i % 3] == 0)
             CU_ASSERT_EQUAL(stats.n_resident, stats.n_rows)
         else
             CU_ASSERT(stats.n_resident < stats.n_rows);
         CU_ASSERT_TRUE(rig_agrees(shard, &rig->model));
         emb_shard_close(shard); /* what was loaded is on disk, without a commit */
-        shard = open_shard(rig, durability, memory[i % 3], i >= 6);
+        shard = open_shard(rig, durability, memory[i % 3]);
         CU_ASSERT_EQUAL(emb_shard_step(shard), N_STEPS);
         for (int s = 0; s < 3; s++)
             CU_ASSERT_EQUAL_FATAL(rig_step(shard, &rig->model, &rig->random, 600), CLU_OK);
@@ -124,7 +121,7 @@ static void test_every_allocation_may_fail_once(void)
     rig_quiet(true);
     for (long n = 0, hit = 1; hit; n++) {
         struct emb_shard *shard =
-            open_shard(rig, n & 1 ? EMB_DURABILITY_LOG : EMB_DURABILITY_SNAPSHOT, 0, false);
+            open_shard(rig, n & 1 ? EMB_DURABILITY_LOG : EMB_DURABILITY_SNAPSHOT, 0);
         oom_arm(n);
         status = load(rig, shard);
         hit = oom_disarm();
@@ -148,7 +145,7 @@ static void test_every_allocation_may_fail_once(void)
 static void test_a_flipped_bit_leaves_an_empty_shard(void)
 {
     struct rig *rig = rig_create();
-    struct emb_shard *shard = open_shard(rig, EMB_DURABILITY_LOG, 0, false);
+    struct emb_shard *shard = open_shard(rig, EMB_DURABILITY_LOG, 0);
     rig_quiet(true);
     for (int round = 0; round < 60; round++) {
         char *bytes;
@@ -183,14 +180,14 @@ static void test_a_killed_load_is_undone(void)
         pid_t pid = fork();
         CU_ASSERT_FATAL(pid >= 0);
         if (pid == 0) {
-            struct emb_shard *child = open_shard(rig, durability, 0, true);
+            struct emb_shard *child = open_shard(rig, durability, 0);
             _exit(load(rig, child) != CLU_OK);
         }
         usleep((unsigned)(suite_random(&rig->random) % 12000));
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
         rig_quiet(true);
-        struct emb_shard *shard = open_shard(rig, durability, 0, false);
+        struct emb_shard *shard = open_shard(rig, durability, 0);
         if (emb_shard_step(shard) == 0) {
             CU_ASSERT_TRUE(is_empty(shard));
             CU_ASSERT_EQUAL(load(rig, shard), CLU_OK);
@@ -216,7 +213,7 @@ static void test_a_machine_that_went_down_in_a_load_is_noticed(void)
     struct rig *rig = rig_create();
     char path[320];
     snprintf(path, sizeof(path), "%s/boot", rig->shard);
-    struct emb_shard *shard = open_shard(rig, EMB_DURABILITY_LOG, 0, false);
+    struct emb_shard *shard = open_shard(rig, EMB_DURABILITY_LOG, 0);
     CU_ASSERT_EQUAL(load(rig, shard), CLU_OK);
     char *text;
     size_t size;
@@ -230,7 +227,7 @@ static void test_a_machine_that_went_down_in_a_load_is_noticed(void)
     CU_ASSERT_EQUAL(emb_shard_open(&options, &rig->spec, 1, &shard), CLU_E_CORRUPT);
     rig_quiet(false);
     CU_ASSERT_EQUAL_FATAL(clu_file_write_atomic(path, "open another-boot\n", 18), CLU_OK);
-    shard = open_shard(rig, EMB_DURABILITY_LOG, 0, false);
+    shard = open_shard(rig, EMB_DURABILITY_LOG, 0);
     CU_ASSERT_TRUE(rig_agrees(shard, &rig->model));
     emb_shard_close(shard);
     rig_free(rig);

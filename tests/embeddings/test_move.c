@@ -101,8 +101,7 @@ static void begin(struct pair *pair, char *dir, size_t dir_bytes, enum emb_durab
         pair->options[i] = (struct emb_shard_options){.dir = pair->dir[i],
                                                       .memory_bytes = memory_bytes,
                                                       .durability = durability,
-                                                      .log_bytes = 200 << 10,
-                                                      .cold = memory_bytes > 0};
+                                                      .log_bytes = 200 << 10};
     }
     open_both(pair);
 }

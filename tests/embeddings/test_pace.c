@@ -110,6 +110,23 @@ static void test_a_snapshot_takes_its_time_while_rows_are_pushed(void)
     paced_close(&p);
 }
 
+/* The owner's time is for pulls and pushes: one who waits for the pace leaves it to them, however
+ * much of it was offered. */
+static void test_a_snapshot_that_waits_for_its_time_takes_none(void)
+{
+    struct paced p;
+    struct emb_snapshot_result result;
+    paced_open(&p, 0);
+    emb_shard_spread(p.shard, hour_us);
+    int64_t began = now_us();
+    for (int i = 0; i < 20; i++) {
+        CU_ASSERT_EQUAL(emb_shard_snapshot_advance(p.shard, 2000000, &result), CLU_E_AGAIN);
+        usleep(2000);
+    }
+    CU_ASSERT(now_us() - began < 20000000); /* a half of what was offered */
+    paced_close(&p);
+}
+
 /* In the middle of the flush, and in the middle of the file. */
 static void test_a_snapshot_told_to_hurry_ends(void)
 {
@@ -162,5 +179,5 @@ static void test_a_snapshot_that_is_in_the_way_of_memory_keeps_no_pace(void)
 
 SUITE("embeddings.pace", T(test_work_waits_while_more_of_it_is_done_than_time_has_passed),
       T(test_a_snapshot_takes_its_time_while_rows_are_pushed),
-      T(test_a_snapshot_told_to_hurry_ends),
+      T(test_a_snapshot_that_waits_for_its_time_takes_none), T(test_a_snapshot_told_to_hurry_ends),
       T(test_a_snapshot_that_is_in_the_way_of_memory_keeps_no_pace))

@@ -25,10 +25,8 @@ static struct life *create(enum emb_durability durability, uint64_t memory_bytes
     life->random = seed;
     rig_folder(life->dir, sizeof(life->dir), "warm");
     snprintf(life->shard, sizeof(life->shard), "%s/shard", life->dir);
-    life->options = (struct emb_shard_options){.dir = life->shard,
-                                               .memory_bytes = memory_bytes,
-                                               .durability = durability,
-                                               .warm_later = true};
+    life->options = (struct emb_shard_options){
+        .dir = life->shard, .memory_bytes = memory_bytes, .durability = durability};
     emb_table_spec_init(&life->spec);
     snprintf(life->spec.name, sizeof(life->spec.name), "item");
     life->spec.dim = RIG_DIM;
@@ -81,13 +79,20 @@ static bool is_all_in_memory(struct life *life)
     return look(life).n_missed == missed;
 }
 
-static void test_it_serves_at_once_and_reads_the_rest_in_pieces(void)
+/* A shard with a snapshot of 12 steps behind it. */
+static struct life *create_seasoned(void)
 {
     struct life *life = create(EMB_DURABILITY_SNAPSHOT, 0, suite_seed());
     begin(life);
     for (int i = 0; i < 12; i++)
         step(life);
     snapshot(life);
+    return life;
+}
+
+static void test_it_serves_at_once_and_reads_the_rest_in_pieces(void)
+{
+    struct life *life = create_seasoned();
     emb_shard_close(life->rows);
     open_again(life);
     CU_ASSERT_EQUAL(look(life).n_resident, 0);
@@ -107,11 +112,7 @@ static void test_it_serves_at_once_and_reads_the_rest_in_pieces(void)
 /* A roll-back takes rows out of memory that the walk had passed already. */
 static void test_a_roll_back_on_the_way_leaves_no_row_out(void)
 {
-    struct life *life = create(EMB_DURABILITY_SNAPSHOT, 0, suite_seed());
-    begin(life);
-    for (int i = 0; i < 12; i++)
-        step(life);
-    snapshot(life);
+    struct life *life = create_seasoned();
     emb_shard_close(life->rows);
     open_again(life);
     CU_ASSERT_EQUAL(emb_shard_warm_advance(life->rows, 0), CLU_E_AGAIN);
@@ -130,11 +131,7 @@ static void test_a_roll_back_on_the_way_leaves_no_row_out(void)
  * too. */
 static void test_what_a_roll_back_took_is_read_again_first(void)
 {
-    struct life *life = create(EMB_DURABILITY_SNAPSHOT, 0, suite_seed());
-    begin(life);
-    for (int i = 0; i < 12; i++)
-        step(life);
-    snapshot(life);
+    struct life *life = create_seasoned();
     CU_ASSERT_EQUAL(emb_shard_warm_advance(life->rows, INT64_MAX / 2), CLU_OK);
     for (int i = 0; i < 2; i++) {
         step(life);
