@@ -32,7 +32,8 @@ static void start(struct driver *d)
     CU_ASSERT_EQUAL_FATAL(hosts_start(&hosts, d, SLUICE), 0);
 }
 
-static void finish(struct driver *d, unsigned before)
+/* said: what the terminal must show; NULL: nothing. All that it shows is printed on a failure. */
+static void finish(struct driver *d, unsigned before, const char *said)
 {
     char out[600], digest[64];
     int64_t began_ms = driver_now_ms();
@@ -42,6 +43,7 @@ static void finish(struct driver *d, unsigned before)
     snprintf(out, sizeof(out), "%s/out", d->folder);
     small_data_digest(SLUICE, out, digest);
     CU_ASSERT_STRING_EQUAL(digest, calm);
+    CU_ASSERT(!said || strstr(d->text, said));
     if (getenv("SLUICE_TEST_VERBOSE"))
         printf("%s", d->text);
     driver_close(d, CU_get_number_of_failures() > before);
@@ -63,7 +65,7 @@ static void test_a_host_for_each_role_gives_what_one_host_gives(void)
     driver_close(&d, false);
     open_job(&d, "");
     start(&d);
-    finish(&d, before);
+    finish(&d, before, NULL);
 }
 
 static void test_a_server_killed_on_another_host_changes_nothing(void)
@@ -76,8 +78,7 @@ static void test_a_server_killed_on_another_host_changes_nothing(void)
     pid_t pid = driver_find_role(&d, " ps ", "--rank 1", 0);
     CU_ASSERT_FATAL(pid > 0);
     kill(pid, SIGKILL);
-    finish(&d, before);
-    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "ps 1 was killed by signal 9"));
+    finish(&d, before, "ps 1 was killed by signal 9");
 }
 
 /* Its session files, too, are gone when the job is: finish looks. */
@@ -91,8 +92,7 @@ static void test_a_killed_mpirun_changes_nothing_and_leaves_nothing(void)
     pid_t pid = driver_find(&d, "mpirun -n 2", "", 0);
     CU_ASSERT_FATAL(pid > 0);
     kill(pid, SIGKILL);
-    finish(&d, before);
-    CU_ASSERT_PTR_NOT_NULL(strstr(d.text, "mpirun, the workers' launcher, was killed by signal 9"));
+    finish(&d, before, "mpirun, the workers' launcher, was killed by signal 9");
 }
 
 /* Packets between any two hosts are lost for half of the job; for two seconds those between a
@@ -119,7 +119,7 @@ static void test_a_slow_and_lossy_network_changes_nothing(void)
     CU_ASSERT(driver_await_text(&d, "metrics.jsonl", "\"step\":160,", 60000));
     for (int i = 0; i < HOSTS_N; i++)
         CU_ASSERT_EQUAL(hosts_bend_all(&hosts, i, WIRE_PASS), 0);
-    finish(&d, before);
+    finish(&d, before, NULL);
     for (int i = 0; i < HOSTS_N; i++) {
         for (int k = 0; k < i; k++) {
             wire_between_counts(hosts.wire, i, k, &counts);
@@ -144,7 +144,7 @@ static void test_a_cut_of_two_seconds_changes_nothing(void)
     CU_ASSERT_EQUAL(hosts_bend_all(&hosts, 3, WIRE_CUT), 0);
     driver_nap(2000);
     CU_ASSERT_EQUAL(hosts_bend_all(&hosts, 3, WIRE_PASS), 0);
-    finish(&d, before);
+    finish(&d, before, NULL);
 }
 
 static void test_a_host_cut_off_for_good_is_named_and_ends_the_job(void)
